@@ -1,0 +1,38 @@
+"""How a long job says how far it is, and how it is told to end.
+
+A job takes ``report``, calls it with a `Progress` at least once for each slice or
+batch, and lets whatever ``report`` raises (`gitract.errors.Cancelled`,
+`gitract.errors.Stopped`) unwind it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Progress", "Report", "silent"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One message of a running job.
+
+    Parameters
+    ----------
+    done, total
+        Steps done and steps in all; their unit (slices, batches) is the job's.
+    message
+        What is being done, for people: "Segmenting slice 40".
+    values
+        Numbers worth plotting against `done`, such as ``{"loss": 0.3}``.
+    """
+
+    done: int
+    total: int
+    message: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Report to nobody: the default of every long job."""
