@@ -1,0 +1,106 @@
+"""Writing that cannot leave half a file behind.
+
+Everything is written under a temporary name beside its target and renamed into place,
+so that a full disk or a cancelled job leaves the old file as it was.
+"""
+
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gitract.errors import InputError
+
+__all__ = ["replaced_file", "replaced_folder"]
+
+
+def _checked_target(path: Path) -> Path:
+    """The temporary name beside `path`, or an error where nothing can be written."""
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{path} cannot be written because the folder {path.parent} does not exist: "
+            "create it or choose another one."
+        )
+    # By the mode bits and not os.access, which lets an administrator overwrite a file
+    # that somebody protected; a rename would replace it without asking.
+    if path.exists() and not path.stat().st_mode & stat.S_IWRITE:
+        raise InputError(f"{path} is read-only: choose another name or remove the protection.")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; rename it to `path` when all went well.
+
+    Raises
+    ------
+    InputError
+        `path` cannot be written; what stood there before is untouched.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: choose a file name that is free.")
+    temporary = _checked_target(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(path: Path, is_ours: Callable[[str], bool]) -> Iterator[Path]:
+    """Give a new temporary folder to fill; rename it to `path` when all went well.
+
+    Parameters
+    ----------
+    path
+        The folder to write or to replace.
+    is_ours
+        Tells by its name whether an entry of an existing folder may be replaced.
+
+    Raises
+    ------
+    InputError
+        `path` cannot be written, or holds something that is not ours.
+    """
+    temporary = _checked_target(path)
+    _check_replaceable(path, is_ours)
+    old = temporary.with_suffix(".old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.replace(old)  # a folder that is not empty cannot be renamed over
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():  # else `old` is the only copy left
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, is_ours: Callable[[str], bool]) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is a file: a folder of slices needs a name that is free.")
+    strangers = sorted(entry.name for entry in path.iterdir() if not is_ours(entry.name))
+    if strangers:
+        raise InputError(
+            f"{path} already holds other files, such as {strangers[0]}: choose a new folder."
+        )
+
+
+def _not_written(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(f"{path} could not be written ({reason}): choose another place.")
