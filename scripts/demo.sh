@@ -49,7 +49,7 @@ choose_torch .venv/bin/python .venv/bin/uv
 .venv/bin/uv pip install --quiet --python .venv/bin/python --editable ".[all]"
 
 if [ -z "$scan" ]; then
-    scan="$PWD/runs/demo/case900_day0"
+    scan="$PWD/runs/demo/case0_day0"
     rm -rf "$scan"
     .venv/bin/gitract phantom "$scan"
 fi
