@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Sourced. What napari's window needs from the system, and pip cannot bring.
 
 # require_python PYTHON: stops with one clear line where it is missing or too old.
@@ -40,7 +40,7 @@ install_system() {
         fi
     fi
     echo "Installing system packages: ${missing[*]}"
-    "${as_root[@]}" apt-get update -qq </dev/null
+    "${as_root[@]}" apt-get update -qq </dev/null || true
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
 }
