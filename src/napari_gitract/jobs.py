@@ -1,0 +1,204 @@
+"""The one way to run a long job: off the GUI thread, with progress, cancel and errors.
+
+A job is a function that takes ``report``. It runs on a worker thread, where ``report``
+puts each `Progress` into a mailbox and raises `Cancelled` or `Stopped` once the user asked
+for it. The GUI empties the mailbox with a timer: however often a job reports, the window
+is redrawn at the timer's pace. Nothing of Qt is touched from the worker's thread.
+"""
+
+import io
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, TypeVar
+
+from napari.qt.threading import WorkerBase, create_worker
+from napari.utils import progress as activity_bar
+from napari.utils.notifications import notification_manager, show_error
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from gitract.errors import Cancelled, GitractError, Stopped
+from gitract.progress import Progress, Report
+
+__all__ = ["Job", "errors_shown", "tell_error"]
+
+REDRAW_MS = 60
+
+T = TypeVar("T")
+
+
+def tell_error(error: Exception) -> None:
+    """Show an error once: ours as its sentence, any other as napari shows a crash."""
+    if isinstance(error, GitractError):
+        show_error(str(error))
+    else:
+        notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show the sentence of a `GitractError`; any other exception passes through."""
+    try:
+        yield
+    except GitractError as error:
+        tell_error(error)
+
+
+class _Task(Generic[T]):
+    """The worker's half of a job. Its flags and its mailbox are all that threads share."""
+
+    def __init__(
+        self, title: str, work: Callable[[Report], T], discard: Callable[[T], None] | None
+    ) -> None:
+        self.title = title
+        self.mailbox: deque[Progress] = deque()
+        self.result: T | None = None
+        self.error: Exception | None = None
+        self._work = work
+        self._discard = discard
+        self._cancel = threading.Event()
+        self._stop = threading.Event()
+
+    def __repr__(self) -> str:
+        return self.title  # napari lists running tasks by this when it is closed
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancel.is_set()
+
+    def cancel(self, *_: Any) -> None:
+        self._cancel.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def run(self) -> None:
+        try:
+            self.result = self._work(self.report)
+        except Cancelled:
+            self._cancel.set()
+        except Exception as error:  # noqa: BLE001 - handed to the GUI thread, which shows it
+            self.error = error
+
+    def report(self, progress: Progress) -> None:
+        self.mailbox.append(progress)
+        if self.cancelled:
+            raise Cancelled
+        if self._stop.is_set():
+            self._stop.clear()  # what follows a stop, such as evaluation, runs to its end
+            raise Stopped
+
+    def drop_result(self) -> None:
+        """Undo what a job made that was cancelled just as it ended."""
+        if self.result is not None and self._discard is not None:
+            self._discard(self.result)
+        self.result = None
+
+
+class _Worker(WorkerBase):
+    def __init__(self, task: _Task[Any]) -> None:
+        super().__init__()
+        self._task = task
+
+    def work(self) -> None:
+        self._task.run()
+
+    def quit(self) -> None:
+        self._task.cancel()  # napari calls this when it closes
+        super().quit()
+
+
+class Job(QObject):
+    """One long job, as the GUI sees it.
+
+    Exactly one of `succeeded`, `failed` and `cancelled` is emitted, then `ended`; all on
+    the GUI thread.
+
+    Parameters
+    ----------
+    title
+        What is being done, for napari's activity list: "Segmenting case20_day0".
+    work
+        The function to run on the worker thread. What it raises is shown to the user.
+    discard
+        Undoes a result that is not wanted any more, because the user cancelled just
+        before it came.
+    parent
+        The widget that the job belongs to: when Qt destroys it the job is cancelled.
+    """
+
+    progressed = Signal(list)
+    """The `Progress` messages since the last time, in order."""
+    succeeded = Signal(object)
+    failed = Signal(str)
+    cancelled = Signal()
+    ended = Signal()
+
+    def __init__(
+        self,
+        title: str,
+        work: Callable[[Report], T],
+        *,
+        discard: Callable[[T], None] | None = None,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.title = title
+        self.running = False
+        self._task = _Task(title, work, discard)
+        self._activity: Any = None
+        self._timer = QTimer(self)
+        self._timer.setInterval(REDRAW_MS)
+        self._timer.timeout.connect(self._deliver)
+        self.destroyed.connect(self._task.cancel)
+
+    def start(self) -> None:
+        """Start the job on a thread of napari's pool."""
+        self.running = True
+        self._activity = activity_bar(total=0, desc=self.title, file=io.StringIO(), leave=False)
+        worker = create_worker(
+            self._task, _worker_class=_Worker, _start_thread=False, _ignore_errors=True
+        )
+        worker.finished.connect(self._settle)
+        self._timer.start()
+        worker.start()
+
+    def cancel(self) -> None:
+        """Ask the job to end and to leave nothing; its result is dropped in any case."""
+        self._task.cancel()
+
+    def stop(self) -> None:
+        """Ask a training job to end and to keep its best result so far."""
+        self._task.stop()
+
+    def _deliver(self) -> None:
+        messages = []
+        with suppress(IndexError):
+            while True:
+                messages.append(self._task.mailbox.popleft())
+        if not messages:
+            return
+        self._show_activity(messages[-1])
+        self.progressed.emit(messages)
+
+    def _show_activity(self, last: Progress) -> None:
+        if last.total and self._activity.total != last.total:
+            self._activity.total = last.total
+        self._activity.update(last.done - self._activity.n)
+
+    def _settle(self) -> None:
+        self._timer.stop()
+        self._deliver()
+        self._activity.close()
+        self.running = False
+        task = self._task
+        if task.error is not None:
+            self.failed.emit(str(task.error))
+            tell_error(task.error)
+        elif task.cancelled:
+            task.drop_result()
+            self.cancelled.emit()
+        else:
+            self.succeeded.emit(task.result)
+        self.ended.emit()

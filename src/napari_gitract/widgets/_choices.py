@@ -1,0 +1,159 @@
+"""Menus that follow the viewer's layers and the model store."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Layer
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QComboBox
+
+from gitract.errors import GitractError
+from napari_gitract.workspace import model_events
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from gitract.model_store import ModelInfo
+
+__all__ = ["DeviceChoice", "LayerChoice", "ModelChoice", "follow"]
+
+
+def follow(owner: QObject, signal: Any, slot: Callable[..., Any]) -> None:
+    """Connect an event of napari or psygnal to a widget, until Qt destroys the widget.
+
+    Those events outlive widgets, and calling a destroyed one raises an error.
+    """
+    signal.connect(slot)
+
+    def let_go(*_: Any) -> None:
+        signal.disconnect(slot)
+
+    owner.destroyed.connect(let_go)
+
+
+class _Choice(QComboBox):
+    """A menu that a narrow dock may squeeze, and whose wheel does not change it by accident."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+
+class LayerChoice(_Choice):
+    """A menu of the viewer's layers of one kind; a layer that was just added is chosen."""
+
+    chosen = Signal()
+
+    def __init__(self, viewer: "Viewer", kind: type[Layer]) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._kind = kind
+        self._layers: list[Layer] = []
+        self.currentIndexChanged.connect(self._announce)
+        events = viewer.layers.events
+        follow(self, events.inserted, self._on_inserted)
+        follow(self, events.removed, self._refresh)
+        follow(self, events.reordered, self._refresh)
+        self._refresh()
+        active = viewer.layers.selection.active
+        if active in self._layers:
+            self.layer = active
+
+    @property
+    def layer(self) -> Any:
+        """The layer chosen, or None where the viewer has none of the kind."""
+        index = self.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    @layer.setter
+    def layer(self, layer: Layer) -> None:
+        self.setCurrentIndex(self._layers.index(layer))
+
+    @property
+    def layers(self) -> list[Layer]:
+        """All layers offered."""
+        return list(self._layers)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._refresh()
+        if event.value in self._layers:
+            self.layer = event.value
+
+    def _refresh(self, _event: Any = None) -> None:
+        before = self.layer
+        self.blockSignals(True)
+        self.clear()
+        # Newest first, as in napari's layer list.
+        self._layers = [
+            layer for layer in reversed(self._viewer.layers) if isinstance(layer, self._kind)
+        ]
+        for layer in self._layers:
+            self.addItem(layer.name)
+            layer.events.name.connect(self._refresh)
+        if before in self._layers:
+            self.setCurrentIndex(self._layers.index(before))
+        self.blockSignals(False)
+        self._announce()
+
+    def _announce(self, *_: Any) -> None:
+        self.setToolTip(self.layer.name if self.layer is not None else "")
+        self.chosen.emit()
+
+
+class ModelChoice(_Choice):
+    """A menu of the installed models, the active one first; follows the store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setToolTip("The model to use. Fine-tune adds versions, Models manages them.")
+        self._models: list[ModelInfo] = []
+        follow(self, model_events.changed, self.refresh)
+        self.refresh()
+
+    @property
+    def info(self) -> "ModelInfo | None":
+        """The model chosen."""
+        index = self.currentIndex()
+        return self._models[index] if 0 <= index < len(self._models) else None
+
+    def refresh(self) -> None:
+        """Read the store again and choose its active model."""
+        from gitract.model_store import ModelStore
+
+        self.clear()
+        self._models = []
+        try:
+            store = ModelStore()
+            active = store.active()
+            others = [model for model in store.models() if model.id != active.id]
+        except GitractError as error:
+            self.setPlaceholderText("no model")
+            self.setToolTip(str(error))
+            return
+        self._models = [active, *others]
+        for model in self._models:
+            self.addItem(f"{model.title} (active)" if model is active else model.title)
+
+
+class DeviceChoice(_Choice):
+    """A menu of the devices that this machine probably has."""
+
+    def __init__(self) -> None:
+        from gitract.devices import likely_devices
+
+        super().__init__()
+        self.addItems(likely_devices())
+        self.setToolTip("Where to compute. auto: the GPU where there is one, else the CPU.")
+
+    @property
+    def device(self) -> str:
+        """The device chosen."""
+        return self.currentText()

@@ -1,0 +1,94 @@
+"""Small pieces of Qt that the widgets share: text, forms, buttons, tables."""
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFormLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+)
+
+__all__ = ["button_row", "color_icon", "fill_table", "fit_height", "form", "note", "table"]
+
+
+def note(text: str = "", *, small: bool = False) -> QLabel:
+    """A line of text that wraps, so that a narrow dock can show it."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    if small:
+        label.setStyleSheet("font-size: 10px; color: gray;")
+    return label
+
+
+def form() -> QFormLayout:
+    """A form whose fields take the width that the dock has."""
+    layout = QFormLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    return layout
+
+
+def button_row(*buttons: QPushButton) -> QHBoxLayout:
+    """Buttons side by side, sharing the width."""
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    for button in buttons:
+        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        row.addWidget(button)
+    return row
+
+
+def color_icon(color: str) -> QIcon:
+    """A plain swatch."""
+    pixmap = QPixmap(14, 14)
+    pixmap.fill(QColor(color))
+    return QIcon(pixmap)
+
+
+def table(headers: list[str]) -> QTableWidget:
+    """A read-only table whose first column takes the room that the others leave."""
+    widget = QTableWidget(0, len(headers))
+    widget.setHorizontalHeaderLabels(headers)
+    _header(widget.verticalHeader()).setVisible(False)
+    widget.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    widget.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    widget.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+    widget.setShowGrid(False)
+    header = _header(widget.horizontalHeader())
+    header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+    return widget
+
+
+def fill_table(
+    widget: QTableWidget, rows: list[list[str]], icons: list[QIcon] | None = None
+) -> None:
+    """Show `rows` in a `table`; numbers stand to the right."""
+    widget.setRowCount(len(rows))
+    for i, row in enumerate(rows):
+        for j, text in enumerate(row):
+            item = QTableWidgetItem(text)
+            if j:
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            elif icons is not None:
+                item.setIcon(icons[i])
+            widget.setItem(i, j, item)
+
+
+def fit_height(widget: QTableWidget) -> None:
+    """Make a short table exactly as high as its rows."""
+    rows = sum(widget.rowHeight(i) for i in range(widget.rowCount()))
+    widget.setFixedHeight(_header(widget.horizontalHeader()).sizeHint().height() + rows + 6)
+
+
+def _header(header: QHeaderView | None) -> QHeaderView:
+    """A table's header, which Qt's own types call optional and which is always there."""
+    assert header is not None
+    return header

@@ -1,0 +1,197 @@
+"""Fine-tune: corrected slices in, a candidate model and its before/after card out."""
+
+from typing import TYPE_CHECKING
+
+from napari.layers import Image, Labels
+from napari.utils.theme import get_theme
+from qtpy.QtWidgets import QPushButton
+
+from gitract import INTENDED_USE
+from gitract.errors import GitractError, InputError
+from gitract.progress import Progress, Report
+from gitract.scan import Scan, Segmentation
+from napari_gitract.jobs import errors_shown, tell_error
+from napari_gitract.layers import origin_of, scan_from_layer, segmentation_from_layer
+from napari_gitract.widgets._card import ChangeCard
+from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice
+from napari_gitract.widgets._curves import Curves, import_matplotlib
+from napari_gitract.widgets._panel import JobBar, Panel
+from napari_gitract.widgets._parts import form, note
+from napari_gitract.widgets._review import SliceReview
+from napari_gitract.workspace import model_events
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from gitract.fine_tune import Candidate
+
+__all__ = ["FineTune"]
+
+
+class FineTune(Panel):
+    """Train on the slices that a person corrected, and show whether it helped.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer with the scan and its corrected labels.
+    """
+
+    def __init__(self, napari_viewer: "Viewer") -> None:
+        super().__init__(napari_viewer)
+        self.candidate: Candidate | None = None
+        self.image = LayerChoice(napari_viewer, Image)
+        self.labels = LayerChoice(napari_viewer, Labels)
+        self.model = ModelChoice()
+        self.device = DeviceChoice()
+        self.review = SliceReview(napari_viewer)
+        self.start_button = QPushButton("Fine-tune")
+        self.start_button.setToolTip("Train a copy of the model on the slices listed.")
+        self.start_button.clicked.connect(self.start)
+        self.bar = JobBar(
+            stop="End now and keep the best so far.", cancel="End now and keep nothing."
+        )
+        theme = get_theme(napari_viewer.theme)
+        self.curves = Curves(theme.background.as_hex(), theme.text.as_hex())
+        self.hint = note()
+        self.card = ChangeCard()
+        self.card.kept.connect(self.keep)
+        self.card.discarded.connect(self.discard)
+        self.image.chosen.connect(self.update_state)
+        self.labels.chosen.connect(self._on_labels_chosen)
+        self.review.changed.connect(self.update_state)
+        self._arrange()
+        self._on_labels_chosen()
+
+    def _arrange(self) -> None:
+        fields = form()
+        fields.addRow("Labels", self.labels)
+        fields.addRow("Image", self.image)
+        fields.addRow("Model", self.model)
+        fields.addRow("Device", self.device)
+        self.column.addLayout(fields)
+        for widget in (
+            self.review,
+            self.start_button,
+            self.bar,
+            self.curves,
+            self.hint,
+            self.card,
+        ):
+            self.column.addWidget(widget)
+        self.column.addStretch()
+        self.column.addWidget(note(INTENDED_USE, small=True))
+
+    def _on_labels_chosen(self) -> None:
+        labels = self.labels.layer
+        if labels is not None:
+            self._choose_image_of(labels)
+        if labels is not self.review.layer or labels is None:
+            self.review.show_layer(labels)
+        self.update_state()
+
+    def _choose_image_of(self, labels: Labels) -> None:
+        """Choose the image that the labels were made from, where it can be told."""
+        origin = origin_of(labels.metadata)
+        for image in self.image.layers:
+            of_image = origin_of(image.metadata)
+            name = image.name if of_image is None else of_image.name
+            if origin is not None and name == origin.name:
+                self.image.layer = image
+                return
+
+    def start(self) -> None:
+        """Train on the listed slices off the GUI thread."""
+        if self.busy or self.image.layer is None or self.labels.layer is None:
+            return
+        try:
+            scan, segmentation, slices = self._input()
+        except GitractError as error:
+            tell_error(error)
+            return
+        self.discard()
+        model = self.model.info
+        model_id = None if model is None else model.id
+        device = self.device.device
+
+        def work(report: Report) -> "Candidate":
+            report(Progress(0, 0, "Loading the model"))
+            import_matplotlib()
+            from gitract.fine_tune import fine_tune
+
+            return fine_tune(
+                scan, segmentation, slices, model=model_id, device=device, report=report
+            )
+
+        self.curves.clear()
+        self.hint.clear()
+        job = self.run(
+            f"Fine-tuning on {self.labels.layer.name}",
+            work,
+            self.bar,
+            self._show_card,
+            discard=_discard,
+        )
+        job.progressed.connect(self.curves.add)
+
+    def _input(self) -> tuple[Scan, Segmentation, list[int]]:
+        """Scan, labels and slices as they are now.
+
+        Raises
+        ------
+        InputError
+            They cannot be used, or do not fit each other.
+        """
+        scan = scan_from_layer(self.image.layer)
+        segmentation = segmentation_from_layer(self.labels.layer)
+        if scan.shape != segmentation.shape:
+            raise InputError(
+                f"Layer {self.labels.layer.name!r} has {segmentation.shape} voxels but image "
+                f"{self.image.layer.name!r} has {scan.shape}: choose the image it belongs to."
+            )
+        self.review.refresh()
+        slices = [reviewed.index for reviewed in self.review.slices]
+        if not slices:
+            raise InputError("No slice to train on: correct some, or add slices that are right.")
+        return scan, segmentation, slices
+
+    def _show_card(self, candidate: "Candidate") -> None:
+        self.curves.draw()
+        self.candidate = candidate
+        self.card.show_candidate(candidate)
+
+    def keep(self, name: str = "") -> None:
+        """Make the candidate a new version in the store, and the active model."""
+        if self.candidate is None:
+            return
+        with errors_shown():
+            info = self.candidate.keep(name or None)
+            self.candidate = None
+            self.card.hide()
+            self.hint.setText(f"{info.title} is the active model now. Segment again to see it.")
+            model_events.changed.emit()
+        self.update_state()
+
+    def discard(self) -> None:
+        """Forget the candidate, if there is one."""
+        if self.candidate is None:
+            return
+        self.candidate.discard()
+        self.candidate = None
+        self.card.hide()
+        self.hint.setText("Discarded: the model in use stays as it was.")
+        self.update_state()
+
+    def closed(self) -> None:
+        """Leave no candidate behind that nobody can keep any more."""
+        super().closed()
+        self.discard()
+
+    def update_state(self) -> None:
+        """A training needs an image, labels and at least one slice."""
+        ready = self.image.layer is not None and self.labels.layer is not None
+        self.start_button.setEnabled(ready and bool(self.review.slices) and not self.busy)
+
+
+def _discard(candidate: "Candidate") -> None:
+    candidate.discard()

@@ -1,0 +1,220 @@
+"""Segment: an Image layer becomes a Labels layer of organs, with their volumes."""
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QWidget,
+)
+
+from gitract import INTENDED_USE
+from gitract.errors import GitractError, InputError
+from gitract.progress import Progress, Report
+from gitract.scan import Segmentation
+from napari_gitract.jobs import errors_shown, tell_error
+from napari_gitract.layers import scan_from_layer, segmentation_from_layer, segmentation_to_layer
+from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice
+from napari_gitract.widgets._panel import JobBar, Panel
+from napari_gitract.widgets._parts import (
+    button_row,
+    color_icon,
+    fill_table,
+    fit_height,
+    form,
+    note,
+    table,
+)
+from napari_gitract.workspace import current_slice
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+__all__ = ["Segment"]
+
+WHOLE, CURRENT, RANGE = "Whole stack", "Current slice", "Slice range"
+NO_IMAGE = "Load a scan first: drop its folder on the viewer, or use Load scan."
+
+
+class Segment(Panel):
+    """Outline the organs on an Image layer.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer whose layers are segmented.
+    """
+
+    def __init__(self, napari_viewer: "Viewer") -> None:
+        super().__init__(napari_viewer)
+        self.result: Labels | None = None
+        self.image = LayerChoice(napari_viewer, Image)
+        self.image.chosen.connect(self.update_state)
+        self.model = ModelChoice()
+        self.device = DeviceChoice()
+        self.slices = QComboBox()
+        self.slices.addItems([WHOLE, CURRENT, RANGE])
+        self.slices.setToolTip("Slices are counted from 0, as on the viewer's slider.")
+        self.slices.currentTextChanged.connect(self.update_state)
+        self.range_row, self.first, self.last = _range_row()
+        self.segment_button = QPushButton("Segment")
+        self.segment_button.setToolTip("Outline the organs; the result is a new Labels layer.")
+        self.segment_button.clicked.connect(self.segment)
+        self.bar = JobBar(cancel="End now; no layer is added.")
+        self.hint = note()
+        self.volumes = table(["Organ", "Volume"])
+        self.volumes.setToolTip("Click an organ to paint with it.")
+        self.volumes.cellClicked.connect(self._paint_with)
+        self.save_button = QPushButton("Save as TIFF…")
+        self.save_button.setToolTip(
+            "Keeps geometry and provenance, so that corrections are known after reopening."
+        )
+        self.save_button.clicked.connect(self._browse_save)
+        self._arrange()
+        self._show_volumes(None)
+        self.update_state()
+
+    def _arrange(self) -> None:
+        fields = form()
+        fields.addRow("Image", self.image)
+        fields.addRow("Model", self.model)
+        fields.addRow("Device", self.device)
+        fields.addRow("Slices", self.slices)
+        self.column.addLayout(fields)
+        self.column.addWidget(self.range_row)
+        self.column.addWidget(self.segment_button)
+        self.column.addWidget(self.bar)
+        self.column.addWidget(self.hint)
+        self.column.addWidget(self.volumes)
+        self.column.addLayout(button_row(self.save_button))
+        self.column.addStretch()
+        self.column.addWidget(note(INTENDED_USE, small=True))
+
+    def segment(self) -> None:
+        """Segment the chosen slices off the GUI thread and add the result as a layer."""
+        image = self.image.layer
+        if self.busy or image is None:
+            return
+        try:
+            scan = scan_from_layer(image)
+            slices = self._chosen_slices(image)
+        except GitractError as error:
+            tell_error(error)
+            return
+        model = self.model.info
+        model_id = None if model is None else model.id
+        device = self.device.device
+
+        def work(report: Report) -> Segmentation:
+            report(Progress(0, 0, "Loading the model"))
+            from gitract.predict import Segmenter
+
+            return Segmenter(model_id, device=device).segment(scan, slices=slices, report=report)
+
+        def add(segmentation: Segmentation) -> None:
+            self._add(segmentation, image, slices)
+
+        self._show_volumes(None)
+        self.run(f"Segmenting {image.name}", work, self.bar, add)
+
+    def _chosen_slices(self, image: Image) -> range | None:
+        if self.slices.currentText() == WHOLE:
+            return None
+        if self.slices.currentText() == CURRENT:
+            index = current_slice(self.viewer, image)
+            return range(index, index + 1)
+        if self.first.value() > self.last.value():
+            raise InputError(
+                f"The slice range {self.first.value()} to {self.last.value()} is empty: "
+                "give the lower number first."
+            )
+        return range(self.first.value(), self.last.value() + 1)
+
+    def _add(self, segmentation: Segmentation, image: Image, slices: range | None) -> None:
+        model = segmentation.provenance.get("model", "segmentation")
+        data, attributes, _ = segmentation_to_layer(
+            segmentation, image, name=f"{image.name} · {model}"
+        )
+        self.result = self.viewer.add_labels(data, **attributes)
+        self._show_volumes(segmentation)
+        if slices is None:
+            self.hint.setText("Correct it with napari's brush, then use Fine-tune.")
+        else:
+            self.hint.setText(
+                f"Only slice {slices[0]} was segmented, and measured."
+                if len(slices) == 1
+                else f"Only slices {slices[0]} to {slices[-1]} were segmented, and measured."
+            )
+
+    def _show_volumes(self, segmentation: Segmentation | None) -> None:
+        for widget in (self.volumes, self.save_button):
+            widget.setVisible(segmentation is not None)
+        if segmentation is None:
+            return
+        organs = segmentation.organs
+        fill_table(
+            self.volumes,
+            [[organ.title, f"{segmentation.volumes_ml[organ.name]:.1f} mL"] for organ in organs],
+            [color_icon(organ.color) for organ in organs],
+        )
+        fit_height(self.volumes)
+
+    def _paint_with(self, row: int, _column: int) -> None:
+        if self.result is not None and self.result in self.viewer.layers:
+            index = self.result.features["index"]
+            self.result.selected_label = int(index[row + 1])  # row 0 there is the background
+            self.viewer.layers.selection.active = self.result
+
+    def _browse_save(self) -> None:
+        if self.result is None:
+            return
+        suggestion = f"{self.result.name.replace(' · ', '_')}.tif"
+        path, _ = QFileDialog.getSaveFileName(self, "Save", suggestion, "TIFF (*.tif)")
+        if path:
+            self.save(path)
+
+    def save(self, path: str) -> None:
+        """Write the result, as it is painted now, to a TIFF."""
+        from gitract.io import write_segmentation
+
+        if self.result is None:
+            return
+        with errors_shown():
+            written = write_segmentation(segmentation_from_layer(self.result), path)
+            self.hint.setText(f"Saved to {written.name}.")
+
+    def update_state(self, *_: Any) -> None:
+        """Say what is missing; offer only what can be used."""
+        image = self.image.layer
+        self.segment_button.setEnabled(image is not None and not self.busy)
+        self.range_row.setVisible(self.slices.currentText() == RANGE)
+        if image is None:
+            self.hint.setText(NO_IMAGE)
+            return
+        if self.hint.text() == NO_IMAGE:
+            self.hint.clear()
+        if image.ndim == 3 and self.last.maximum() != image.data.shape[0] - 1:
+            end = image.data.shape[0] - 1
+            self.first.setMaximum(end)
+            self.last.setMaximum(end)
+            self.last.setValue(end)
+
+
+def _range_row() -> tuple[QWidget, QSpinBox, QSpinBox]:
+    """ "From" and "to" spin boxes, both ends included."""
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    boxes = []
+    for text in ("from", "to"):
+        box = QSpinBox()
+        box.setToolTip("Both ends are segmented.")
+        layout.addWidget(QLabel(text))
+        layout.addWidget(box, 1)
+        boxes.append(box)
+    return row, boxes[0], boxes[1]
