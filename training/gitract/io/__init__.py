@@ -4,6 +4,7 @@ The functions here choose the format by content or, for writing, by suffix. Impo
 this package loads neither Pillow nor tifffile.
 """
 
+import os
 from pathlib import Path
 
 from gitract.errors import InputError
@@ -124,7 +125,7 @@ def read_segmentation(
             slice_numbers=scan.slice_numbers,
         )
     except InputError as error:
-        raise InputError(f"{target} is not a segmentation of these organs. {error}") from error
+        raise InputError(f"In {target}: {error}") from error
 
 
 def write_segmentation(segmentation: Segmentation, path: str | Path) -> Path:
@@ -175,7 +176,7 @@ def is_segmentation_file(path: str | Path) -> bool:
 
 def _existing(path: str | Path) -> Path:
     target = Path(path)
-    if not target.exists():
+    if not os.path.exists(target):  # unlike Path.exists also where a parent is forbidden
         raise InputError(f"{target} does not exist: check the path.")
     return target
 

@@ -4,11 +4,12 @@ Everything is written under a temporary name beside its target and renamed into 
 so that a full disk or a cancelled job leaves the old file as it was.
 """
 
+import os
 import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gitract.errors import InputError
@@ -16,8 +17,12 @@ from gitract.errors import InputError
 __all__ = ["replaced_file", "replaced_folder"]
 
 
-def _checked_target(path: Path) -> Path:
-    """The temporary name beside `path`, or an error where nothing can be written."""
+def _temporary_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def _check_target(path: Path) -> None:
+    """Refuse what is known beforehand to fail."""
     if not path.parent.is_dir():
         raise InputError(
             f"{path} cannot be written because the folder {path.parent} does not exist: "
@@ -27,7 +32,6 @@ def _checked_target(path: Path) -> Path:
     # that somebody protected; a rename would replace it without asking.
     if path.exists() and not path.stat().st_mode & stat.S_IWRITE:
         raise InputError(f"{path} is read-only: choose another name or remove the protection.")
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
 @contextmanager
@@ -39,16 +43,18 @@ def replaced_file(path: Path) -> Iterator[Path]:
     InputError
         `path` cannot be written; what stood there before is untouched.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: choose a file name that is free.")
-    temporary = _checked_target(path)
+    temporary = _temporary_beside(path)
     try:
+        _check_target(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: choose a file name that is free.")
         yield temporary
         temporary.replace(path)
     except OSError as error:
         raise _not_written(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where its folder is not there or not ours to look into
+            temporary.unlink()
 
 
 @contextmanager
@@ -67,10 +73,11 @@ def replaced_folder(path: Path, is_ours: Callable[[str], bool]) -> Iterator[Path
     InputError
         `path` cannot be written, or holds something that is not ours.
     """
-    temporary = _checked_target(path)
-    _check_replaceable(path, is_ours)
+    temporary = _temporary_beside(path)
     old = temporary.with_suffix(".old")
     try:
+        _check_target(path)
+        _check_replaceable(path, is_ours)
         temporary.mkdir()
         yield temporary
         if path.exists():
@@ -85,7 +92,7 @@ def replaced_folder(path: Path, is_ours: Callable[[str], bool]) -> Iterator[Path
         raise _not_written(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if path.exists():  # else `old` is the only copy left
+        if os.path.exists(path):  # else `old` is the only copy left
             shutil.rmtree(old, ignore_errors=True)
 
 

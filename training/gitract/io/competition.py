@@ -258,7 +258,7 @@ def read_day(
     _check_alike(slices[0].path.parent, slices, [f"{8 * a.itemsize} bits a pixel" for a in pixels])
     return Scan(
         voxels=np.stack(pixels),
-        spacing=spacing or slices[0].spacing,
+        spacing=slices[0].spacing if spacing is None else spacing,
         name=name,
         source=day,
         slice_numbers=tuple(s.number for s in slices),
@@ -438,8 +438,9 @@ def read_rle_table(csv: str | Path) -> dict[str, dict[str, str]]:
                     if rle:
                         row[organ] = rle
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(
-            f"The label table {path} cannot be read ({error}): check that it is a CSV file."
+            f"The label table {path} cannot be read ({reason}): check that it is a CSV file."
         ) from error
     return table
 
@@ -473,20 +474,21 @@ def _cells(path: Path, number: int, line: str, places: tuple[int, int, int]) -> 
 def write_rle_table(segmentation: Segmentation, path: Path) -> None:
     """Write a segmentation as a label table, one row for each slice and organ.
 
-    Ids are made of the segmentation's name and its slice numbers, 1 to n where it has
-    none. Overlapping organs stay as they are.
+    Ids are made of the segmentation's name, without the characters that a table cannot
+    hold, and its slice numbers, 1 to n where it has none. Overlapping organs stay as they are.
 
     Raises
     ------
     InputError
         The file cannot be written.
     """
+    name = re.sub(r'[,"\r\n]', "_", segmentation.name)
     with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         out.write(",".join(_COLUMNS) + "\n")
         for index, number in enumerate(_numbers(segmentation)):
             for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
                 rle = encode_rle(mask[index])
-                out.write(f"{slice_id(segmentation.name, number)},{organ.name},{rle}\n")
+                out.write(f"{slice_id(name, number)},{organ.name},{rle}\n")
 
 
 def _numbers(segmentation: Segmentation) -> Sequence[int]:

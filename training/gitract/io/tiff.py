@@ -157,7 +157,7 @@ def read_segmentation_tiff(
     try:
         return Segmentation.of_labels(stack.voxels, **known)
     except InputError as error:
-        raise InputError(f"{file} is not a segmentation of these organs. {error}") from error
+        raise InputError(f"In {file}: {error}") from error
 
 
 def is_segmentation_tiff(path: str | Path) -> bool:
@@ -175,7 +175,7 @@ def is_segmentation_tiff(path: str | Path) -> bool:
 
 
 def _known_spacing(path: Path, given: Spacing | None, found: Spacing | None) -> Spacing:
-    spacing = given or found
+    spacing = found if given is None else given
     if spacing is None:
         raise InputError(
             f"{path} does not say how large its voxels are: give the spacing in mm, "
@@ -210,10 +210,12 @@ def _opened(path: Path) -> "Iterator[TiffFile]":
 
 def _read_stack(path: Path) -> _Stack:
     with _opened(path) as tiff:
-        _check_complete(path, tiff)
+        _check_complete(tiff)
         _check_layout(path, tiff)
         series = tiff.series[0]
-        voxels = series.asarray().reshape(-1, *series.keyframe.shape[:2])
+        voxels = series.asarray().reshape(
+            -1, series.keyframe.imagelength, series.keyframe.imagewidth
+        )
         spacing, notes = _spacing(tiff), _notes(tiff)
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise InputError(f"{path} holds values that are not numbers (NaN or infinite).")
@@ -221,10 +223,10 @@ def _read_stack(path: Path) -> _Stack:
     return _Stack(native, spacing, notes)
 
 
-def _check_complete(path: Path, tiff: "TiffFile") -> None:
+def _check_complete(tiff: "TiffFile") -> None:
     """Follow the chain of pages to its end, since tifffile stops quietly where it breaks."""
     layout, file = tiff.tiff, tiff.filehandle
-    file.seek(layout.offsetsize if layout.offsetsize == 8 else 4)
+    file.seek(layout.offsetsize)  # 4, in BigTIFF 8: both the place and the width of the first
     seen: set[int] = set()
     while offset := _number(file.read(layout.offsetsize), layout.offsetformat):
         if offset in seen or offset >= file.size:
@@ -234,7 +236,8 @@ def _check_complete(path: Path, tiff: "TiffFile") -> None:
         tags = _number(file.read(layout.tagnosize), layout.tagnoformat)
         file.seek(offset + layout.tagnosize + tags * layout.tagsize)
     declared = (tiff.imagej_metadata or {}).get("images", 1)
-    if tiff.series[0].size < declared * math.prod(tiff.pages.first.shape[:2]):
+    page = tiff.pages.first
+    if tiff.series[0].size < declared * page.imagelength * page.imagewidth:
         raise ValueError(f"fewer than {declared} images")
 
 
