@@ -1,0 +1,58 @@
+"""Which slices of a label image differ from the prediction that was accepted.
+
+The baseline is one short digest a slice. It is small enough to travel in a layer's
+metadata and in a saved file, and comparing with it is right whatever happened in
+between: paint, fill, undo, redo, save and reopen.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from gitract.errors import InputError
+
+__all__ = ["edited_slices", "slice_digest", "slice_digests"]
+
+
+def slice_digest(labels: np.ndarray) -> str:
+    """Digest of one slice's labels, the same for every integer type.
+
+    Parameters
+    ----------
+    labels
+        ``(row, column)`` label values, 0 to 255.
+    """
+    return hashlib.blake2b(np.ascontiguousarray(labels, dtype=np.uint8), digest_size=8).hexdigest()
+
+
+def slice_digests(labels: np.ndarray) -> list[str]:
+    """Digest of each slice of a ``(slice, row, column)`` label image."""
+    return [slice_digest(plane) for plane in labels]
+
+
+def edited_slices(labels: np.ndarray, baseline: Sequence[str]) -> list[int]:
+    """The slices, 0-based and ascending, that differ from the baseline.
+
+    Parameters
+    ----------
+    labels
+        ``(slice, row, column)``.
+    baseline
+        What `slice_digests` gave for the accepted prediction.
+
+    Raises
+    ------
+    InputError
+        The baseline belongs to a stack of another length.
+    """
+    if len(labels) != len(baseline):
+        raise InputError(
+            f"The labels have {len(labels)} slices but their baseline has {len(baseline)}: "
+            "they belong to different scans."
+        )
+    return [
+        index
+        for index, (plane, digest) in enumerate(zip(labels, baseline, strict=True))
+        if slice_digest(plane) != digest
+    ]

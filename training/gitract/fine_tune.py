@@ -1,0 +1,550 @@
+"""Corrected slices in, a candidate model and its before/after card out.
+
+The corrected slices are too few to give some of them away, so the proof comes from
+cross-validation: the model is trained on all but one part of the slices and scored on
+that part, in turn. Neighbouring slices look alike, so a part is a run of neighbours:
+never is a slice held out while the one next to it is trained on, unless there is only
+one run. The number of training steps that did best on average is then used to train
+the candidate on all of the slices.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from gitract.augment import Augmentation, augment
+from gitract.data import prepare_masks
+from gitract.devices import choose_device
+from gitract.errors import Cancelled, InputError, Stopped
+from gitract.losses import masked_bce_dice
+from gitract.model_card import fine_tuning_card
+from gitract.model_config import ModelConfig
+from gitract.model_store import ModelInfo, ModelStore
+from gitract.models import load_network, save_model
+from gitract.organs import Organ
+from gitract.predict import chosen_slices, masks_of_slices
+from gitract.preparation import network_input, prepare_slices
+from gitract.progress import Progress, Report, silent
+from gitract.scan import Scan, Segmentation
+
+__all__ = [
+    "Candidate",
+    "Card",
+    "FineTuneSettings",
+    "OrganChange",
+    "fine_tune",
+    "held_out_parts",
+]
+
+Verdict = Literal["better", "no difference", "worse", "unproven"]
+_NEIGHBOURS = 2  # slices that are this close look alike
+_BETTER, _WORSE = 0.005, -0.005  # mean change of Dice that is called a difference
+
+
+class FineTuneSettings(BaseModel):
+    """How a model is fine-tuned; the defaults need no decision.
+
+    Parameters
+    ----------
+    steps, evaluate_every
+        Most training steps, and steps between two looks at the held-out slices.
+    parts
+        Most parts for cross-validation.
+    batch_size, learning_rate
+        Of the AdamW optimiser.
+    augmentation
+        Milder than in training: it is the same scanner and the same patient.
+    seed
+        Of everything random.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=80, ge=1)
+    evaluate_every: int = Field(default=10, ge=1)
+    parts: int = Field(default=3, ge=2)
+    batch_size: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    augmentation: Augmentation = Augmentation(
+        rotation_deg=5, scale=0.1, shift=0.03, elastic_mm=2, gamma=0.2, contrast=0.15,
+        brightness=0.03, bias_field=0.25, noise=0.03, blur=0.1, repeat_centre=0.0,
+    )  # fmt: skip
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class OrganChange:
+    """Dice of one organ over all held-out slices together, before and after.
+
+    None where neither the contours nor the model have the organ there. `slices` counts
+    the held-out slices on which the organ was contoured.
+    """
+
+    organ: Organ
+    before: float | None
+    after: float | None
+    slices: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """The proof: how the candidate does on slices that it was not trained on.
+
+    Parameters
+    ----------
+    rows
+        One for each organ.
+    verdict, sentence
+        What it comes to, in a word and in a sentence.
+    method
+        How slices were held out.
+    held_out
+        The slices that the rows are about.
+    trained_on
+        The slices that the candidate itself was trained on.
+    steps
+        Training steps of the candidate.
+    """
+
+    rows: tuple[OrganChange, ...]
+    verdict: Verdict
+    sentence: str
+    method: str
+    held_out: tuple[int, ...]
+    trained_on: tuple[int, ...]
+    steps: int
+
+    @property
+    def mean_before(self) -> float | None:
+        """Mean over organs that have both numbers."""
+        return _mean([row.before for row in self._complete()])
+
+    @property
+    def mean_after(self) -> float | None:
+        """Mean over organs that have both numbers."""
+        return _mean([row.after for row in self._complete()])
+
+    def _complete(self) -> list[OrganChange]:
+        return [row for row in self.rows if row.before is not None and row.after is not None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        content = asdict(self)
+        content["rows"] = [
+            {"organ": row.organ.name, "before": row.before, "after": row.after,
+             "slices": row.slices}
+            for row in self.rows
+        ]  # fmt: skip
+        return content
+
+
+@dataclass
+class Candidate:
+    """A fine-tuned model that nobody adopted yet; it lives in memory alone.
+
+    Parameters
+    ----------
+    card
+        How it compares with the model that it came from.
+    parent
+        That model.
+    """
+
+    card: Card
+    parent: ModelInfo
+    _network: nn.Module | None
+    _config: ModelConfig
+    _store: ModelStore
+
+    def keep(self, name: str | None = None) -> ModelInfo:
+        """Save the candidate as a new version and make it the active one.
+
+        Parameters
+        ----------
+        name
+            For the new version; the parent's name with the next number when not given.
+
+        Raises
+        ------
+        InputError
+            The store cannot be written, or the candidate was discarded.
+        """
+        if self._network is None:
+            raise InputError("This candidate was discarded: fine-tune again.")
+        network = self._network
+        config = self._config.model_copy(
+            update={
+                "id": self._store.free_id(name or self.parent.id),
+                "title": name or self.parent.title,
+                "dice": {r.organ.name: r.after for r in self.card.rows if r.after is not None},
+            }
+        )
+        text = fine_tuning_card(config, self.card)
+        info = self._store.add(config.id, lambda folder: save_model(network, config, text, folder))
+        return self._store.activate(info.id)
+
+    def discard(self) -> None:
+        """Forget the weights."""
+        self._network = None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def held_out_parts(slices: Sequence[int], most: int = 3) -> list[list[int]]:
+    """Divide slices into parts for cross-validation, neighbours together.
+
+    Parameters
+    ----------
+    slices
+        0-based, ascending.
+    most
+        Most parts.
+
+    Returns
+    -------
+    list of list of int
+        At least two parts where there are two slices; empty for a single slice.
+    """
+    if len(slices) < 2:
+        return []
+    runs: list[list[int]] = []
+    for index in slices:
+        if runs and index - runs[-1][-1] <= _NEIGHBOURS:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    if len(runs) == 1:
+        parts = np.array_split(np.array(slices), min(most, len(slices)))
+        return [[int(index) for index in part] for part in parts]
+    # the longest run goes to the smallest part, so that parts come out alike
+    parts_of_runs: list[list[int]] = [[] for _ in range(min(most, len(runs)))]
+    for run in sorted(runs, key=len, reverse=True):
+        min(parts_of_runs, key=len).extend(run)
+    return [sorted(part) for part in parts_of_runs]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Voxels that both have, and voxels of both, by organ: enough for a pooled Dice."""
+
+    overlap: np.ndarray
+    total: np.ndarray
+
+    def __add__(self, other: "_Counts") -> "_Counts":
+        return _Counts(self.overlap + other.overlap, self.total + other.total)
+
+    def dice(self) -> list[float | None]:
+        return [
+            2.0 * float(o) / float(t) if t else None
+            for o, t in zip(self.overlap, self.total, strict=True)
+        ]
+
+    def mean(self) -> float:
+        return _mean(self.dice()) or 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What all trainings of one job share."""
+
+    scan: Scan
+    masks: np.ndarray  # (organ, slice, row, column), on the scan's grid
+    prepared: torch.Tensor
+    prepared_masks: dict[int, torch.Tensor]  # (organ, row, column) of each reviewed slice
+    config: ModelConfig
+    settings: FineTuneSettings
+    device: torch.device
+
+    def score(self, network: nn.Module, slices: list[int]) -> _Counts:
+        """Compare a network's answer with the contours of some slices."""
+        network.eval()
+        overlap = np.zeros(len(self.masks))
+        total = np.zeros(len(self.masks))
+        for batch, found in masks_of_slices(
+            network, self.prepared, slices, self.config.preparation, self.scan.shape[1:]
+        ):
+            truth = self.masks[:, batch].swapaxes(0, 1)
+            overlap += (found & truth).sum(axis=(0, 2, 3))
+            total += found.sum(axis=(0, 2, 3)) + truth.sum(axis=(0, 2, 3))
+        return _Counts(overlap, total)
+
+    def train(self, network: nn.Module, slices: list[int], steps: int) -> Iterator[float]:
+        """Train in place, one step for each number taken: the loss.
+
+        Batch normalisation keeps its statistics: a few slices of one patient are no
+        better estimate of them, and a batch may hold a single slice.
+        """
+        settings, pixel_mm = self.settings, self.config.preparation.pixel_mm
+        generator = torch.Generator().manual_seed(settings.seed)
+        optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate)
+        for _ in range(steps):
+            network.eval()  # dropout and batch statistics off; gradients flow all the same
+            drawn = torch.randint(len(slices), (settings.batch_size,), generator=generator)
+            batch = [slices[int(i)] for i in drawn]
+            images = network_input(self.prepared, batch, self.config.preparation)
+            masks = torch.stack([self.prepared_masks[index] for index in batch]).float()
+            images, masks = _square(images), _square(masks)
+            images, masks = augment(
+                images, masks, pixel_mm=pixel_mm, strength=settings.augmentation,
+                generator=generator,
+            )  # fmt: skip
+            logits = network(images.to(self.device, memory_format=torch.channels_last))
+            known = torch.ones(len(batch), len(self.masks), device=self.device)
+            loss = masked_bce_dice(logits, masks.to(self.device), known)
+            if not torch.isfinite(loss):
+                raise InputError(f"The training diverged (loss {float(loss)}): nothing was kept.")
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            yield float(loss)
+
+
+def _square(maps: torch.Tensor) -> torch.Tensor:
+    """Pad ``(..., row, column)`` with air to a square, as augmentation turns it."""
+    rows, columns = maps.shape[-2:]
+    return nn.functional.pad(maps, (0, max(0, rows - columns), 0, max(0, columns - rows)))
+
+
+@dataclass
+class _Best:
+    """The best that one part's training has shown: what Stop keeps."""
+
+    network: dict[str, torch.Tensor]
+    before: _Counts
+    after: _Counts
+    part: list[int]
+    steps: int
+
+    @property
+    def gain(self) -> float:
+        return self.after.mean() - self.before.mean()
+
+
+class _Job:
+    """One fine-tuning: cross-validation, then training on everything."""
+
+    def __init__(
+        self, lesson: _Lesson, network: nn.Module, slices: list[int], report: Report
+    ) -> None:
+        self.lesson = lesson
+        self.original = network
+        self.slices = slices
+        self.parts = held_out_parts(slices, lesson.settings.parts)
+        self.report = report
+        self.best: _Best | None = None
+        self._done = 0
+        self._total = (len(self.parts) + 1) * lesson.settings.steps
+
+    def run(self) -> tuple[nn.Module, Card]:
+        """The candidate's network and its card."""
+        try:
+            curves = [self._train_part(part, number) for number, part in enumerate(self.parts)]
+        except Stopped:
+            return self._stopped()
+        return self._train_on_all(curves)
+
+    def _train_part(self, part: list[int], number: int) -> list[_Counts]:
+        """Train without `part`; its score before, and after every few steps."""
+        lesson, settings = self.lesson, self.lesson.settings
+        network = copy.deepcopy(self.original)
+        rest = [index for index in self.slices if index not in part]
+        curve = [lesson.score(network, part)]
+        label = f"Check {number + 1} of {len(self.parts)}"
+        self._say(f"{label}: slices {_listed(part)} held out", {"dice": curve[0].mean()}, 0)
+        for step, loss in enumerate(lesson.train(network, rest, settings.steps), start=1):
+            values = {"loss": loss}
+            if step % settings.evaluate_every == 0 or step == settings.steps:
+                curve.append(lesson.score(network, part))
+                values["dice"] = curve[-1].mean()
+                self._remember(network, curve, part, step)
+            self._say(f"{label}: step {step} of {settings.steps}", values)
+        return curve
+
+    def _remember(
+        self, network: nn.Module, curve: list[_Counts], part: list[int], step: int
+    ) -> None:
+        found = _Best({}, curve[0], curve[-1], part, step)
+        if self.best is None or found.gain > self.best.gain:
+            found.network = copy.deepcopy(network.state_dict())
+            self.best = found
+
+    def _train_on_all(self, curves: list[list[_Counts]]) -> tuple[nn.Module, Card]:
+        settings = self.lesson.settings
+        steps, before, after = settings.steps, None, None
+        if curves:
+            pooled = [sum(counts[1:], counts[0]) for counts in zip(*curves, strict=True)]
+            best = 1 + int(np.argmax([counts.mean() for counts in pooled[1:]]))
+            steps = min(best * settings.evaluate_every, settings.steps)
+            before, after = pooled[0], pooled[best]
+        self._total = self._done + steps
+        network = copy.deepcopy(self.original)
+        trained = 0
+        try:
+            for loss in self.lesson.train(network, self.slices, steps):
+                trained += 1
+                message = f"Training on all {len(self.slices)} slices: step {trained} of {steps}"
+                self._say(message, {"loss": loss})
+        except Stopped:
+            pass  # the weights of this moment are the best so far of this training
+        how = f"{len(self.parts)}-fold cross-validation over the reviewed slices"
+        return network, self._card(before, after, self.slices, self.slices, trained, how)
+
+    def _stopped(self) -> tuple[nn.Module, Card]:
+        """The best network of the checks so far, with the score on its own held-out part."""
+        if self.best is None:
+            raise Cancelled("Stopped before anything was learnt.")
+        network = copy.deepcopy(self.original)
+        network.load_state_dict(self.best.network)
+        part = self.best.part
+        rest = [index for index in self.slices if index not in part]
+        how = "stopped early; held out of the training that was kept"
+        return network, self._card(
+            self.best.before, self.best.after, part, rest, self.best.steps, how
+        )
+
+    def _card(
+        self,
+        before: _Counts | None,
+        after: _Counts | None,
+        held_out: list[int],
+        trained_on: list[int],
+        steps: int,
+        method: str,
+    ) -> Card:
+        none = [None] * len(self.lesson.config.organs)
+        befores = before.dice() if before else none
+        afters = after.dice() if after else none
+        rows = tuple(
+            OrganChange(organ, b, a, int(mask[held_out].any(axis=(1, 2)).sum()))
+            for organ, mask, b, a in zip(
+                self.lesson.config.organs, self.lesson.masks, befores, afters, strict=True
+            )
+        )
+        if before is None or after is None:
+            verdict: Verdict = "unproven"
+            sentence = "One reviewed slice leaves none to check on: review at least two."
+            return Card(rows, verdict, sentence, "no slice held out", (), tuple(trained_on), steps)
+        verdict, sentence = _verdict(before.mean(), after.mean(), len(held_out))
+        return Card(rows, verdict, sentence, method, tuple(held_out), tuple(trained_on), steps)
+
+    def _say(self, message: str, values: dict[str, float], steps: int = 1) -> None:
+        self._done += steps
+        self.report(Progress(self._done, self._total, message, values))
+
+
+def _verdict(before: float, after: float, slices: int) -> tuple[Verdict, str]:
+    change = after - before
+    numbers = f"mean Dice {before:.3f} before, {after:.3f} after, on {slices} slices not trained on"
+    if change > _BETTER:
+        return "better", f"Better: {numbers}."
+    if change < _WORSE:
+        return "worse", f"Worse: {numbers}."
+    return "no difference", f"No difference: {numbers}."
+
+
+def _listed(slices: Sequence[int]) -> str:
+    return ", ".join(str(index) for index in slices)
+
+
+def _check(scan: Scan, segmentation: Segmentation, config: ModelConfig) -> None:
+    if scan.shape != segmentation.shape:
+        raise InputError(
+            f"The labels have {segmentation.shape} voxels but the scan has {scan.shape}: "
+            "they belong to different scans."
+        )
+    ids = [organ.id for organ in config.organs]
+    extra = [organ for organ in segmentation.organs if organ.id not in ids]
+    if extra:
+        raise InputError(
+            f"The labels hold {extra[0].name}, which {config.id} does not outline: remove it."
+        )
+
+
+def fine_tune(
+    scan: Scan,
+    segmentation: Segmentation,
+    slices: Iterable[int],
+    *,
+    model: str | Path | None = None,
+    device: str = "auto",
+    settings: FineTuneSettings | None = None,
+    store: ModelStore | None = None,
+    report: Report = silent,
+) -> Candidate:
+    """Train a model on the reviewed slices of a scan, and compare it with what it was.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    segmentation
+        Its contours; only those of `slices` are used, and are taken as right there.
+    slices
+        0-based slices that a person corrected or found right.
+    model
+        Version to start from; None for the active one.
+    device
+        ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
+    settings
+        How; the defaults when not given.
+    store
+        Where versions are; the user's when not given.
+    report
+        Called for each step, with the values ``loss`` and, now and then, ``dice``: the
+        mean over organs on the held-out slices. It may raise `Stopped` to keep the best
+        so far, or `Cancelled` to keep nothing.
+
+    Returns
+    -------
+    Candidate
+        Not saved and not active until `Candidate.keep`.
+
+    Raises
+    ------
+    InputError
+        Scan, labels, slices, model or device do not fit.
+    Cancelled
+        Stopped before anything was learnt.
+    """
+    settings = settings or FineTuneSettings()
+    store = store or ModelStore()
+    torch_device = choose_device(device)
+    parent = store.find(model)
+    network, config = load_network(parent.path)
+    _check(scan, segmentation, config)
+    reviewed = chosen_slices(slices, len(scan.voxels))
+    report(Progress(0, 0, "Preparing the scan"))
+    network = network.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    masks = np.zeros((len(config.organs), *scan.shape), dtype=np.bool_)
+    for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
+        masks[[o.id for o in config.organs].index(organ.id)] = mask
+    prepared = prepare_slices(scan.voxels, scan.spacing, config.preparation)
+    size = (prepared.shape[1], prepared.shape[2])
+    lesson = _Lesson(
+        scan=scan,
+        masks=masks,
+        prepared=prepared,
+        prepared_masks={index: prepare_masks(masks[:, [index]], size)[:, 0] for index in reviewed},
+        config=config,
+        settings=settings,
+        device=torch_device,
+    )
+    trained, card = _Job(lesson, network, reviewed, report).run()
+    child = ModelConfig(
+        **config.model_dump(exclude={"id", "parent", "created", "software", "weights_sha256",
+                                     "dice"}),
+        id=parent.id,
+        parent=parent.id,
+    )  # fmt: skip
+    return Candidate(card, parent, trained.cpu(), child, store)

@@ -1,0 +1,111 @@
+"""What a model folder's ``config.json`` says: network, organs, preparation, history."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gitract._version import __version__
+from gitract.errors import InputError
+from gitract.organs import ORGANS, Organ
+
+__all__ = [
+    "CARD_FILE",
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "ModelConfig",
+    "NetworkConfig",
+    "Preparation",
+    "read_model_config",
+]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Preparation(_Strict):
+    """How slices become network input, in training and inference alike.
+
+    Parameters
+    ----------
+    pixel_mm
+        Slices are resampled to square pixels of this size.
+    neighbours, stride
+        Each slice goes in with this many neighbours on both sides, `stride` slices
+        apart; beyond the ends the last slice is repeated.
+    low_percentile, high_percentile
+        The grey values of each slice that become 0 and 1; beyond them it is clipped.
+    """
+
+    pixel_mm: float = Field(default=2.5, gt=0)
+    neighbours: int = Field(default=1, ge=0, le=8)
+    stride: int = Field(default=2, ge=1, le=8)
+    low_percentile: float = Field(default=1.0, ge=0, lt=50)
+    high_percentile: float = Field(default=99.0, gt=50, le=100)
+
+    @property
+    def channels(self) -> int:
+        """How many slices go in at once."""
+        return 2 * self.neighbours + 1
+
+
+class NetworkConfig(_Strict):
+    """Name and options of a network, as `gitract.models.create_model` takes them."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelConfig(_Strict):
+    """Everything but the weights that is needed to use a model and to know it."""
+
+    format: int = 1
+    id: str
+    title: str
+    network: NetworkConfig
+    preparation: Preparation
+    organs: tuple[Organ, ...] = ORGANS
+    parent: str | None = None
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    software: str = f"napari-gitract {__version__}"
+    weights_sha256: str = ""
+    dice: dict[str, float] = Field(
+        default_factory=dict, description="held-out Dice by organ name, as the model card explains"
+    )
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """Read the configuration of a model folder.
+
+    Raises
+    ------
+    InputError
+        The folder is not a model folder, or its configuration is not one that this
+        version understands.
+    """
+    try:
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+    except OSError:
+        raise InputError(
+            f"{folder} is not a model folder: it has no readable {CONFIG_FILE}."
+        ) from None
+    try:
+        config = ModelConfig.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{folder / CONFIG_FILE} cannot be used: {where}: {first['msg'].lower()}."
+        ) from None
+    if config.format > ModelConfig.model_fields["format"].default:
+        raise InputError(
+            f"The model in {folder} has format {config.format}, made by a newer version: "
+            "update napari-gitract."
+        )
+    return config

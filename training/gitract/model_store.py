@@ -1,0 +1,300 @@
+"""Installed models and their versions: one that ships, and those that the user made.
+
+A version is a model folder. It is written under a hidden name beside its place and
+renamed into it; which version is active is one small file, written last, so that a crash
+at any moment leaves the old version active and whole. Nothing here loads torch.
+"""
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from gitract.errors import InputError
+from gitract.model_config import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    read_model_config,
+)
+from gitract.organs import Organ
+
+__all__ = ["ModelInfo", "ModelStore", "default_home"]
+
+_SHIPPED = Path(__file__).parent / "default_model"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One installed version of a model.
+
+    Parameters
+    ----------
+    id
+        Unique in the store; what ``--model`` takes.
+    title
+        For people.
+    created
+        ISO 8601, UTC.
+    parent
+        The version that it was fine-tuned from.
+    organs
+        What it outlines.
+    path
+        Its folder.
+    shipped
+        Whether it came with the package.
+    dice
+        Held-out Dice by organ name, as its card explains.
+    """
+
+    id: str
+    title: str
+    created: str
+    parent: str | None
+    organs: tuple[Organ, ...]
+    path: Path
+    shipped: bool
+    dice: dict[str, float]
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "ModelInfo":
+        """Read what a model folder says of itself.
+
+        Raises
+        ------
+        InputError
+            It is not a model folder, or one of a newer version.
+        """
+        config = read_model_config(folder)
+        return cls(
+            id=config.id,
+            title=config.title,
+            created=config.created,
+            parent=config.parent,
+            organs=config.organs,
+            path=folder,
+            shipped=folder == _SHIPPED,
+            dice=dict(config.dice),
+        )
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown; empty where there is none."""
+        path = self.path / CARD_FILE
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def default_home() -> Path:
+    """Where models are kept: ``GITRACT_HOME``, else the user's data folder."""
+    chosen = os.environ.get("GITRACT_HOME")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("napari-gitract"))
+
+
+class ModelStore:
+    """The models of one user.
+
+    Parameters
+    ----------
+    home
+        Where they are kept; `default_home` when not given. Created when needed.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.home = home or default_home()
+        self._models = self.home / "models"
+        self._pointer = self.home / "active.json"
+
+    def models(self) -> list[ModelInfo]:
+        """Every version, the shipped one first, then from old to new."""
+        folders = (
+            [f for f in self._models.iterdir() if f.is_dir() and not f.name.startswith(".")]
+            if self._models.is_dir()
+            else []
+        )
+        own = sorted(
+            (ModelInfo.of_folder(folder) for folder in folders),
+            key=lambda info: (info.created, info.id),
+        )
+        return [ModelInfo.of_folder(_SHIPPED), *own]
+
+    def find(self, model: str | Path | None = None) -> ModelInfo:
+        """The version called `model`; a folder's path; None for the active one.
+
+        Raises
+        ------
+        InputError
+            There is no such version.
+        """
+        if model is None:
+            return self.active()
+        if isinstance(model, str) and _ID.fullmatch(model):
+            for info in self.models():
+                if info.id == model:
+                    return info
+        if Path(model).is_dir():
+            return ModelInfo.of_folder(Path(model))
+        known = ", ".join(info.id for info in self.models())
+        raise InputError(
+            f"There is no model {str(model)!r}: installed are {known}, or give a model folder."
+        )
+
+    def active(self) -> ModelInfo:
+        """The version that is used when none is named; the shipped one at first."""
+        known = {info.id: info for info in self.models()}
+        for name in reversed(self._history()):
+            if name in known:
+                return known[name]
+        return ModelInfo.of_folder(_SHIPPED)
+
+    def activate(self, model: str) -> ModelInfo:
+        """Make an installed version the active one; `restore` goes back.
+
+        Raises
+        ------
+        InputError
+            There is no such version in the store, or the store cannot be written.
+        """
+        known = {info.id: info for info in self.models()}
+        if model not in known:
+            raise InputError(f"There is no model {model!r}: installed are {', '.join(known)}.")
+        before = self.active().id
+        if model != before:
+            self._write_history([*self._history()[-50:], before, model])
+        return known[model]
+
+    def restore(self) -> ModelInfo:
+        """Make the version active that was active before the present one.
+
+        Raises
+        ------
+        InputError
+            No other version was active before.
+        """
+        present = self.active()
+        known = {info.id for info in self.models()}
+        history = self._history()
+        while history:
+            name = history.pop()
+            if name in known and name != present.id:
+                self._write_history([*history, name])
+                return self.active()
+        raise InputError(f"No version was active before {present.id}: nothing to restore.")
+
+    def add(self, model: str, write: Callable[[Path], object]) -> ModelInfo:
+        """Add a version; it is not active yet.
+
+        Parameters
+        ----------
+        model
+            Its id, as in its configuration.
+        write
+            Fills the new model folder whose path it is given; the folder does not exist.
+
+        Raises
+        ------
+        InputError
+            The id is taken or not usable, or the store cannot be written. Whatever
+            fails, the store stays as it was.
+        """
+        if not _ID.fullmatch(model):
+            raise InputError(
+                f"{model!r} cannot name a model: use letters, digits, dots, dashes, underscores."
+            )
+        target = self._models / model
+        if model == ModelInfo.of_folder(_SHIPPED).id or target.exists():
+            raise InputError(f"There is a model {model!r} already: choose another name.")
+        partial = self._models / f".{model}.{uuid.uuid4().hex[:8]}.part"
+        try:
+            self._models.mkdir(parents=True, exist_ok=True)
+            write(partial)
+            partial.rename(target)
+        except OSError as error:
+            raise InputError(
+                f"The model could not be saved in {self._models}: {error.strerror or error}; "
+                "make room or set GITRACT_HOME to another folder."
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return ModelInfo.of_folder(target)
+
+    def import_folder(self, folder: Path) -> ModelInfo:
+        """Copy a model folder into the store; it is not active yet.
+
+        Raises
+        ------
+        InputError
+            It is not a model folder, or its id is taken.
+        """
+        config = read_model_config(folder)
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise InputError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
+        return self.add(config.id, lambda target: _copy_model(folder, target))
+
+    def export(self, model: str, folder: Path) -> Path:
+        """Copy a version to a new folder.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or `folder` exists or cannot be written.
+        """
+        info = self.find(model)
+        if folder.exists():
+            raise InputError(f"{folder} exists already: choose a new folder.")
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            _copy_model(info.path, partial)
+            partial.rename(folder)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror}.") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return folder
+
+    def free_id(self, name: str) -> str:
+        """An id made of `name` that no version has: ``my-hospital``, ``my-hospital-v2``."""
+        base = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._") or "model"
+        base = re.sub(r"-v\d+$", "", base)
+        taken = {info.id for info in self.models()}
+        number, candidate = 1, base
+        while candidate in taken:
+            number += 1
+            candidate = f"{base}-v{number}"
+        return candidate
+
+    def _history(self) -> list[str]:
+        """Ids that were active, oldest first; the last one is active now."""
+        try:
+            content = json.loads(self._pointer.read_text(encoding="utf-8"))
+            return [str(name) for name in content["history"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # no pointer, or a damaged one: the shipped model is active
+
+    def _write_history(self, history: list[str]) -> None:
+        tidy = [name for i, name in enumerate(history) if i == 0 or name != history[i - 1]]
+        partial = self._pointer.with_name(f".active.{uuid.uuid4().hex[:8]}.part")
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps({"history": tidy}, indent=2), encoding="utf-8")
+            partial.replace(self._pointer)
+        except OSError as error:
+            raise InputError(
+                f"The active model could not be noted in {self.home}: {error.strerror}."
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

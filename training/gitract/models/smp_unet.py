@@ -1,0 +1,63 @@
+"""U-Net with an interchangeable encoder, from segmentation-models-pytorch.
+
+Ronneberger et al. 2015, arXiv:1505.04597, with the encoders of timm. Departs from the
+paper in that the encoder's first features are at half resolution, so there is no skip at
+full resolution, and that up-sampling is nearest-neighbour.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from gitract.errors import InputError
+from gitract.models.registry import register
+from gitract.torchvision_guard import ensure_torchvision
+
+__all__ = ["encoder_unet"]
+
+
+@register("encoder_unet", multiple=32)
+def encoder_unet(
+    in_channels: int,
+    classes: int,
+    *,
+    encoder: str = "efficientnet-b0",
+    decoder_channels: Sequence[int] = (128, 96, 64, 32, 16),
+) -> nn.Module:
+    """Build smp's U-Net with random weights.
+
+    Parameters
+    ----------
+    in_channels, classes
+        As in `gitract.models.create_model`.
+    encoder
+        Any encoder name of smp, ``tu-...`` for timm's.
+    decoder_channels
+        Width of the decoder's five stages, coarse to fine.
+
+    Raises
+    ------
+    InputError
+        smp does not know the encoder.
+    """
+    ensure_torchvision()
+    import segmentation_models_pytorch as smp
+
+    try:
+        network = smp.Unet(
+            encoder_name=encoder,
+            encoder_weights=None,
+            in_channels=in_channels,
+            classes=classes,
+            decoder_channels=tuple(decoder_channels),
+        )
+    except (KeyError, RuntimeError) as error:
+        raise InputError(
+            f"Unknown encoder {encoder!r}: take a name from segmentation-models-pytorch."
+        ) from error
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # Some encoders average their statistics over hundreds of steps: made for long
+            # trainings, and far from the truth in short ones.
+            module.momentum = 0.1
+    return network

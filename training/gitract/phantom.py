@@ -1,0 +1,159 @@
+"""An abdomen made by code: something to try everything on, with no patient's data.
+
+Seen as the scans are: slices from head to feet, rows from front to back, columns from
+the patient's right to left. Fat is bright, muscle and liver are darker, air is black, as
+in the balanced gradient-echo images of an MR-Linac.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from gitract.io.competition import encode_rle, slice_file_name, slice_id
+from gitract.io.png import write_grey_png
+from gitract.organs import ORGANS
+from gitract.scan import Scan, Segmentation, Spacing
+
+__all__ = ["abdomen", "write_day"]
+
+_Shape = tuple[int, int, int]
+_Blob = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+# Centres and radii as fractions of (slices, rows, columns).
+_BODY: _Blob = ((0.5, 0.52, 0.5), (20.0, 0.36, 0.45))
+_INSIDE: _Blob = ((0.5, 0.50, 0.5), (20.0, 0.31, 0.40))
+_TISSUES: list[tuple[float, list[_Blob]]] = [
+    (360.0, [((0.20, 0.44, 0.30), (0.38, 0.24, 0.19))]),  # liver
+    (430.0, [((0.25, 0.56, 0.80), (0.22, 0.12, 0.07))]),  # spleen
+    (330.0, [((0.45, 0.64, 0.30), (0.20, 0.08, 0.06)), ((0.42, 0.64, 0.70), (0.20, 0.08, 0.06))]),
+    (300.0, [((0.5, 0.68, 0.5), (20.0, 0.08, 0.07))]),  # spine
+    (250.0, [((0.5, 0.77, 0.42), (20.0, 0.06, 0.09)), ((0.5, 0.77, 0.58), (20.0, 0.06, 0.09))]),
+]
+_ORGANS: dict[str, tuple[float, list[_Blob]]] = {
+    "large_bowel": (
+        170.0,
+        [
+            ((0.66, 0.48, 0.19), (0.26, 0.08, 0.055)),
+            ((0.62, 0.52, 0.82), (0.30, 0.08, 0.05)),
+            ((0.46, 0.30, 0.50), (0.08, 0.055, 0.27)),
+        ],
+    ),
+    "small_bowel": (
+        520.0,
+        [
+            ((0.58, 0.42, 0.62), (0.15, 0.06, 0.10)),
+            ((0.68, 0.46, 0.42), (0.16, 0.07, 0.09)),
+            ((0.78, 0.40, 0.55), (0.14, 0.06, 0.12)),
+            ((0.84, 0.50, 0.66), (0.12, 0.06, 0.08)),
+        ],
+    ),
+    "stomach": (
+        480.0,
+        [((0.22, 0.42, 0.68), (0.18, 0.13, 0.10)), ((0.36, 0.38, 0.56), (0.10, 0.08, 0.12))],
+    ),
+}
+_AIR, _FAT, _ABDOMINAL_FAT = 10.0, 900.0, 700.0
+
+
+def _ellipsoids(shape: _Shape, blobs: list[_Blob], wobble: np.ndarray) -> np.ndarray:
+    """Union of ellipsoids with a slightly irregular surface."""
+    inside = np.zeros(shape, dtype=np.bool_)
+    for centre, radius in blobs:
+        axes = [
+            ((np.arange(size) + 0.5) / size - middle) / reach
+            for size, middle, reach in zip(shape, centre, radius, strict=True)
+        ]
+        z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+        inside |= (z**2 + y**2 + x**2) * (1 + wobble) < 1
+    return inside
+
+
+def _smooth_noise(shape: _Shape, sigma: tuple[float, ...], seed: int) -> np.ndarray:
+    """Smooth random values with standard deviation 1."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigma)
+    return np.asarray(noise / noise.std())
+
+
+def abdomen(
+    shape: _Shape = (48, 144, 176),
+    *,
+    spacing: Spacing = (3.0, 2.4, 2.4),
+    seed: int = 0,
+    name: str = "case0_day0",
+) -> tuple[Scan, Segmentation]:
+    """A scan of an invented patient, and its true contours.
+
+    Parameters
+    ----------
+    shape
+        ``(slices, rows, columns)``.
+    spacing
+        ``(slice, row, column)`` in mm.
+    seed
+        Of the organs' surfaces, the bias field and the noise.
+    name
+        Of the scan: ``caseN_dayM``, so that it can be written in the competition's layout.
+
+    Returns
+    -------
+    tuple of Scan and Segmentation
+        ``uint16`` voxels; one mask for each organ, which overlap a little.
+    """
+    wobble = 0.15 * _smooth_noise(shape, (2, shape[1] / 24, shape[2] / 24), seed)
+    values = np.full(shape, _AIR)
+    values[_ellipsoids(shape, [_BODY], wobble * 0.3)] = _FAT
+    values[_ellipsoids(shape, [_INSIDE], wobble * 0.3)] = _ABDOMINAL_FAT
+    for brightness, blobs in _TISSUES:
+        values[_ellipsoids(shape, blobs, wobble)] = brightness
+    masks = np.stack([_ellipsoids(shape, _ORGANS[organ.name][1], wobble) for organ in ORGANS])
+    for organ, mask in zip(ORGANS, masks, strict=True):
+        content = _ORGANS[organ.name][0]
+        wall = mask & ~ndimage.binary_erosion(mask)
+        values[mask] = content * (1 + 0.12 * _smooth_noise(shape, (1, 2, 2), seed + organ.id)[mask])
+        values[wall] = 240.0
+    values = ndimage.gaussian_filter(values, (0.3, 0.6, 0.6))
+    values *= np.exp2(0.3 * _smooth_noise(shape, (20, shape[1] / 3, shape[2] / 3), seed + 10))
+    rng = np.random.default_rng(seed)
+    values = np.hypot(values + rng.normal(0, 14, shape), rng.normal(0, 14, shape))
+    numbers = tuple(range(1, shape[0] + 1))
+    return (
+        Scan(values.astype(np.uint16), spacing, name=name, slice_numbers=numbers),
+        Segmentation(masks, spacing, name=name, slice_numbers=numbers),
+    )
+
+
+def write_day(folder: Path, scan: Scan, segmentation: Segmentation | None = None) -> Path:
+    """Write a scan in the competition's layout, and its contours into ``train.csv``.
+
+    Parameters
+    ----------
+    folder
+        Gets ``train/caseN/caseN_dayM/scans``; a second day goes beside the first.
+    scan
+        8 or 16 bit unsigned, called ``caseN_dayM``.
+    segmentation
+        Its rows are added to the table; without it there are none.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder of the day.
+    """
+    day = folder / "train" / scan.name.split("_")[0] / scan.name
+    (day / "scans").mkdir(parents=True)
+    numbers = scan.slice_numbers or tuple(range(1, len(scan.voxels) + 1))
+    for number, pixels in zip(numbers, scan.voxels, strict=True):
+        file_name = slice_file_name(number, scan.shape[1:], scan.spacing)
+        write_grey_png(pixels, day / "scans" / file_name)
+    if segmentation is not None:
+        table = folder / "train.csv"
+        lines = [] if table.exists() else ["id,class,segmentation"]
+        lines += [
+            f"{slice_id(scan.name, number)},{organ.name},{encode_rle(mask[index])}"
+            for index, number in enumerate(numbers)
+            for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True)
+        ]
+        with table.open("a", encoding="utf-8") as out:
+            out.writelines(f"{line}\n" for line in lines)
+    return day
