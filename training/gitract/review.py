@@ -14,7 +14,7 @@ def reviewed_slices(segmentation: Segmentation) -> list[int]:
     ----------
     segmentation
         Its provenance must hold the ``baseline`` of the prediction that it came from;
-        ``accepted`` lists the slices found right.
+        ``accepted`` lists slices found right, ``left_out`` slices not to learn from.
 
     Returns
     -------
@@ -33,7 +33,9 @@ def reviewed_slices(segmentation: Segmentation) -> list[int]:
             "name the reviewed slices with --slices."
         )
     edited = edited_slices(segmentation.labels().array, baseline)
-    reviewed = sorted({*edited, *segmentation.provenance.get("accepted", ())})
+    accepted = segmentation.provenance.get("accepted", ())
+    left_out = segmentation.provenance.get("left_out", ())
+    reviewed = {*edited, *accepted} - {*left_out}
     if not reviewed:
         raise InputError(f"No slice of {segmentation.name} differs from its prediction.")
-    return reviewed
+    return sorted(reviewed)
