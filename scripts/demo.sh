@@ -49,9 +49,8 @@ choose_torch .venv/bin/python .venv/bin/uv
 .venv/bin/uv pip install --quiet --python .venv/bin/python --editable ".[all]"
 
 if [ -z "$scan" ]; then
-    scan="$PWD/runs/demo/case0_day0"
-    rm -rf "$scan"
-    .venv/bin/gitract phantom "$scan"
+    rm -rf runs/demo/phantom
+    scan="$(.venv/bin/gitract phantom "$PWD/runs/demo/phantom")"
 fi
 if [ -z "$output" ]; then
     name="$(basename "$scan")"
