@@ -1,6 +1,8 @@
 """Train a network on a recipe, and write it as a model folder."""
 
+import logging
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from gitract.data import Batches, Stack, load_stacks, split_by_patient
 from gitract.devices import choose_device
-from gitract.errors import InputError
+from gitract.errors import Cancelled, InputError
 from gitract.losses import masked_bce_dice
 from gitract.metrics import dice, mean_over_patients
 from gitract.model_card import training_card
@@ -194,6 +196,13 @@ def _trainer(
     )
 
 
+def _quieten_lightning() -> None:
+    """Keep hints that are not for our users out of their terminal."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
 def train(
     recipe: Recipe,
     *,
@@ -244,6 +253,7 @@ def train(
         yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
     )
 
+    _quieten_lightning()
     lightning.seed_everything(recipe.seed, verbose=False)
     config = ModelConfig(
         id=recipe.id, title=recipe.title, network=recipe.network, preparation=recipe.preparation
@@ -253,12 +263,15 @@ def train(
     epochs = math.ceil(settings.steps / settings.steps_per_epoch)
     batches = Batches(training, recipe, epochs * settings.steps_per_epoch)
     trainer = _trainer(recipe, output, torch_device, bool(held_out), report)
-    trainer.fit(
-        module,
-        DataLoader(batches, batch_size=None, sampler=_StepSampler(settings.steps_per_epoch)),
-        DataLoader(range(len(held_out)), batch_size=None),  # type: ignore[arg-type]
-        ckpt_path=checkpoint if resume else None,
-    )
+    try:
+        trainer.fit(
+            module,
+            DataLoader(batches, batch_size=None, sampler=_StepSampler(settings.steps_per_epoch)),
+            DataLoader(range(len(held_out)), batch_size=None),  # type: ignore[arg-type]
+            ckpt_path=checkpoint if resume else None,
+        )
+    except SystemExit as interrupted:  # Lightning's answer to Ctrl+C
+        raise Cancelled("Training was interrupted; --resume goes on.") from interrupted
     scores = _scores(module.network, held_out, recipe)
     config = config.model_copy(
         update={

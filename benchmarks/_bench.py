@@ -1,0 +1,66 @@
+"""What the benchmarks share: rounds of timing, a table, and the machine it ran on."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+__all__ = ["finish", "median_seconds"]
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def median_seconds(candidates: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """Median seconds of each candidate; the rounds alternate, so that all see the same noise."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def _machine() -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=False, cwd=RESULTS.parent,
+    ).stdout.strip()  # fmt: skip
+    load = os.getloadavg()[0]
+    return (
+        f"{datetime.now(UTC).date()}, commit {commit or 'unknown'}, {os.cpu_count()} cores "
+        f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}, "
+        f"load {load:.1f}"
+    )
+
+
+def finish(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: str,
+    *,
+    record: bool,
+    json_file: Path | None,
+) -> None:
+    """Print a table; on request put it into RESULTS.md, in place of its last edition."""
+    table = "\n".join(
+        ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        + ["| " + " | ".join(row) + " |" for row in rows]
+    )
+    section = f"## {title}\n\n{_machine()}\n\n{table}\n\n{notes}\n"
+    print(section)
+    if json_file is not None:
+        content = {"title": title, "machine": _machine(), "columns": columns, "rows": rows}
+        json_file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    if record:
+        old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results\n"
+        head, *sections = old.split("\n## ")
+        kept = [text for text in sections if not text.startswith(f"{title}\n")]
+        parts = [head.rstrip(), *(f"## {text.rstrip()}" for text in kept), section.rstrip()]
+        RESULTS.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
