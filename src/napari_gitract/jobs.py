@@ -76,7 +76,8 @@ class _Task(Generic[T]):
     def run(self) -> None:
         try:
             self.result = self._work(self.report)
-        except Cancelled:
+        except (Cancelled, Stopped):
+            # Stopped comes up to here where there was no best so far yet.
             self._cancel.set()
         except Exception as error:  # noqa: BLE001 - handed to the GUI thread, which shows it
             self.error = error

@@ -30,10 +30,20 @@ __all__ = [
     "current_slice",
     "go_to_slice",
     "model_events",
+    "unproxied",
 ]
 
 ACCEPTED = "accepted"
 LEFT_OUT = "left_out"
+
+
+def unproxied(viewer: Any) -> Any:
+    """The viewer itself, where napari handed a plugin a proxy of it.
+
+    What a proxy returns are proxies again: a layer that was added through one is not the
+    object that events name as their source, so ``is`` and weak references fail.
+    """
+    return getattr(viewer, "__wrapped__", viewer)
 
 
 class ModelEvents:
@@ -74,8 +84,7 @@ class Workspace:
     @classmethod
     def of(cls, viewer: "ViewerModel") -> "Workspace":
         """The workspace of `viewer`, made at the first call."""
-        # napari hands plugins a proxy; the same viewer must not get two workspaces.
-        viewer = getattr(viewer, "__wrapped__", viewer)
+        viewer = unproxied(viewer)
         if viewer not in cls._all:
             cls._all[viewer] = cls(viewer)
         return cls._all[viewer]

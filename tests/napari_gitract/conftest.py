@@ -19,12 +19,6 @@ from gitract.progress import Progress, silent
 from gitract.scan import Scan, Segmentation
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path_factory, monkeypatch):
-    """No test may touch the models or the settings of whoever runs it."""
-    monkeypatch.setenv("GITRACT_HOME", str(tmp_path_factory.mktemp("gitract_home")))
-
-
 @pytest.fixture
 def backend(monkeypatch) -> "FakeBackend":
     """Instant models in place of torch."""
@@ -81,10 +75,7 @@ class Candidate:
         self.card = card
 
     def keep(self, name: str | None = None) -> ModelInfo:
-        parent = self.backend.active()
-        number = len(self.backend.models) + 1
-        info = ModelInfo(f"v{number}", name or f"Version {number}", parent=parent.id, shipped=False)
-        self.backend.models.append(info)
+        info = self.backend.add_version(name)
         self.backend.activate(info.id)
         return info
 
@@ -104,12 +95,21 @@ class FakeBackend:
         self.verdict = "better"
         self.error: Exception | None = None
         self.gate: threading.Event | None = None
+        self.at_work = threading.Event()
         self.discarded = 0
         self.trained_on: list[int] = []
         self.segmented_with: list[str | None] = []
 
     def active(self) -> ModelInfo:
         return next(model for model in self.models if model.id == self.history[-1])
+
+    def add_version(self, name: str | None = None) -> ModelInfo:
+        number = len(self.models) + 1
+        info = ModelInfo(
+            f"v{number}", name or f"Version {number}", parent=self.active().id, shipped=False
+        )
+        self.models.append(info)
+        return info
 
     def activate(self, model_id: str) -> None:
         self.history.append(model_id)
@@ -121,6 +121,7 @@ class FakeBackend:
         return self.active()
 
     def step(self) -> None:
+        self.at_work.set()
         if self.gate is not None:
             assert self.gate.wait(20), "the test never opened the gate"
         if self.error is not None:
@@ -142,7 +143,9 @@ class FakeBackend:
             provenance={"model": model, "baseline": slice_digests(labels)},
         )
 
-    def fine_tune(self, scan, segmentation, slices, *, model, device, report) -> Candidate:
+    def fine_tune(
+        self, scan, segmentation, slices, *, model, device, settings, report
+    ) -> Candidate:
         self.trained_on = list(slices)
         try:
             for step in range(20):

@@ -117,6 +117,20 @@ def test_stop_is_raised_once_and_the_result_is_kept(qtbot):
     assert results == ["best so far"]
 
 
+def test_stop_before_anything_was_made_is_a_cancel(qtbot):
+    def work(report):
+        while True:
+            report(Progress(0, 0))
+            time.sleep(0.002)
+
+    job = Job("training", work)
+    seen = outcomes(job)
+    job.start()
+    with qtbot.waitSignal(job.ended, timeout=5000):
+        job.stop()
+    assert seen == ["cancelled"]
+
+
 def test_bad_input_is_one_sentence(qtbot, shown):
     def work(report):
         raise InputError("The folder is empty.")

@@ -113,7 +113,9 @@ class ModelChoice(_Choice):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setToolTip("The model to use. Fine-tune adds versions, Models manages them.")
+        self.setToolTip(
+            "The model to use; ● is the active one. Fine-tune adds versions, Models manages them."
+        )
         self._models: list[ModelInfo] = []
         follow(self, model_events.changed, self.refresh)
         self.refresh()
@@ -140,7 +142,8 @@ class ModelChoice(_Choice):
             return
         self._models = [active, *others]
         for model in self._models:
-            self.addItem(f"{model.title} (active)" if model is active else model.title)
+            self.addItem(f"● {model.title}" if model is active else model.title)
+            self.setItemData(self.count() - 1, model.id, Qt.ItemDataRole.ToolTipRole)
 
 
 class DeviceChoice(_Choice):

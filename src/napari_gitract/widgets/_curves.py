@@ -42,7 +42,7 @@ class Curves(QWidget):
         self.values: dict[str, tuple[list[float], list[float]]] = {}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.setFixedHeight(190)
+        self.setFixedHeight(150)
         self.clear()
 
     def clear(self) -> None:

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QVBoxLayout, 
 from gitract.progress import Progress, Report
 from napari_gitract.jobs import Job
 from napari_gitract.widgets._parts import button_row, note
-from napari_gitract.workspace import Workspace
+from napari_gitract.workspace import Workspace, unproxied
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -81,8 +81,8 @@ class Panel(QWidget):
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
-        self.viewer = napari_viewer
-        self.workspace = Workspace.of(napari_viewer)
+        self.viewer: Viewer = unproxied(napari_viewer)
+        self.workspace = Workspace.of(self.viewer)
         self.job: Job | None = None
         inner = QWidget()
         self.column = QVBoxLayout(inner)
@@ -92,10 +92,11 @@ class Panel(QWidget):
         scroll.setFrameShape(QScrollArea.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(inner)
+        self.area = scroll
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
-        self.setMinimumWidth(260)
+        self.setMinimumWidth(300)
 
     @property
     def busy(self) -> bool:

@@ -14,7 +14,9 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
-__all__ = ["button_row", "color_icon", "fill_table", "fit_height", "form", "note", "table"]
+__all__ = ["button_row", "color_icon", "fill_table", "fit_height", "form", "note", "say", "table"]
+
+ROW_HEIGHT = 22
 
 
 def note(text: str = "", *, small: bool = False) -> QLabel:
@@ -27,11 +29,17 @@ def note(text: str = "", *, small: bool = False) -> QLabel:
     return label
 
 
+def say(label: QLabel, text: str) -> None:
+    """Show a line of text, or no line where there is none."""
+    label.setText(text)
+    label.setVisible(bool(text))
+
+
 def form() -> QFormLayout:
     """A form whose fields take the width that the dock has."""
     layout = QFormLayout()
     layout.setContentsMargins(0, 0, 0, 0)
-    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return layout
 
 
@@ -61,6 +69,8 @@ def table(headers: list[str]) -> QTableWidget:
     widget.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     widget.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
     widget.setShowGrid(False)
+    widget.setWordWrap(False)
+    _header(widget.verticalHeader()).setDefaultSectionSize(ROW_HEIGHT)
     header = _header(widget.horizontalHeader())
     header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)

@@ -38,7 +38,7 @@ class SliceReview(QWidget):
         self._layer: Labels | None = None
         self.slices: list[ReviewedSlice] = []
         self.list = QListWidget()
-        self.list.setFixedHeight(110)
+        self.list.setFixedHeight(84)
         self.list.setToolTip("Click a slice to go to it.")
         self.list.itemClicked.connect(self._go_to)
         self.add_button = QPushButton("Add current slice")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels
 from napari.utils.theme import get_theme
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton
 
 from gitract import INTENDED_USE
@@ -16,14 +17,14 @@ from napari_gitract.widgets._card import ChangeCard
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice
 from napari_gitract.widgets._curves import Curves, import_matplotlib
 from napari_gitract.widgets._panel import JobBar, Panel
-from napari_gitract.widgets._parts import form, note
+from napari_gitract.widgets._parts import form, note, say
 from napari_gitract.widgets._review import SliceReview
 from napari_gitract.workspace import model_events
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from gitract.fine_tune import Candidate
+    from gitract.fine_tune import Candidate, FineTuneSettings
 
 __all__ = ["FineTune"]
 
@@ -40,18 +41,19 @@ class FineTune(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.candidate: Candidate | None = None
-        self.image = LayerChoice(napari_viewer, Image)
-        self.labels = LayerChoice(napari_viewer, Labels)
+        self.settings: FineTuneSettings | None = None
+        self.image = LayerChoice(self.viewer, Image)
+        self.labels = LayerChoice(self.viewer, Labels)
         self.model = ModelChoice()
         self.device = DeviceChoice()
-        self.review = SliceReview(napari_viewer)
+        self.review = SliceReview(self.viewer)
         self.start_button = QPushButton("Fine-tune")
         self.start_button.setToolTip("Train a copy of the model on the slices listed.")
         self.start_button.clicked.connect(self.start)
         self.bar = JobBar(
             stop="End now and keep the best so far.", cancel="End now and keep nothing."
         )
-        theme = get_theme(napari_viewer.theme)
+        theme = get_theme(self.viewer.theme)
         self.curves = Curves(theme.background.as_hex(), theme.text.as_hex())
         self.hint = note()
         self.card = ChangeCard()
@@ -79,7 +81,7 @@ class FineTune(Panel):
             self.card,
         ):
             self.column.addWidget(widget)
-        self.column.addStretch()
+        self.column.addStretch(1)
         self.column.addWidget(note(INTENDED_USE, small=True))
 
     def _on_labels_chosen(self) -> None:
@@ -113,6 +115,7 @@ class FineTune(Panel):
         model = self.model.info
         model_id = None if model is None else model.id
         device = self.device.device
+        settings = self.settings
 
         def work(report: Report) -> "Candidate":
             report(Progress(0, 0, "Loading the model"))
@@ -120,11 +123,17 @@ class FineTune(Panel):
             from gitract.fine_tune import fine_tune
 
             return fine_tune(
-                scan, segmentation, slices, model=model_id, device=device, report=report
+                scan,
+                segmentation,
+                slices,
+                model=model_id,
+                device=device,
+                settings=settings,
+                report=report,
             )
 
         self.curves.clear()
-        self.hint.clear()
+        say(self.hint, "")
         job = self.run(
             f"Fine-tuning on {self.labels.layer.name}",
             work,
@@ -133,6 +142,7 @@ class FineTune(Panel):
             discard=_discard,
         )
         job.progressed.connect(self.curves.add)
+        job.cancelled.connect(self._say_cancelled)
 
     def _input(self) -> tuple[Scan, Segmentation, list[int]]:
         """Scan, labels and slices as they are now.
@@ -155,10 +165,20 @@ class FineTune(Panel):
             raise InputError("No slice to train on: correct some, or add slices that are right.")
         return scan, segmentation, slices
 
+    def _say_cancelled(self) -> None:
+        # A training that is stopped before it learnt anything ends like this, too.
+        self.curves.clear()
+        say(self.hint, "Ended before there was anything to keep.")
+
     def _show_card(self, candidate: "Candidate") -> None:
         self.curves.draw()
         self.candidate = candidate
         self.card.show_candidate(candidate)
+        # The layout grows after this call: scroll once the card has its place.
+        QTimer.singleShot(50, self._show_end)
+
+    def _show_end(self) -> None:
+        self.area.ensureWidgetVisible(self.card.discard_button)
 
     def keep(self, name: str = "") -> None:
         """Make the candidate a new version in the store, and the active model."""
@@ -168,7 +188,7 @@ class FineTune(Panel):
             info = self.candidate.keep(name or None)
             self.candidate = None
             self.card.hide()
-            self.hint.setText(f"{info.title} is the active model now. Segment again to see it.")
+            say(self.hint, f"{info.title} is the active model now. Segment again to see it.")
             model_events.changed.emit()
         self.update_state()
 
@@ -179,7 +199,7 @@ class FineTune(Panel):
         self.candidate.discard()
         self.candidate = None
         self.card.hide()
-        self.hint.setText("Discarded: the model in use stays as it was.")
+        say(self.hint, "Discarded: the model in use stays as it was.")
         self.update_state()
 
     def closed(self) -> None:

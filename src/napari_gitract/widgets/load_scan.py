@@ -13,7 +13,7 @@ from napari_gitract._reader import read_layers
 from napari_gitract.jobs import tell_error
 from napari_gitract.layers import LayerTuple, origin_of
 from napari_gitract.widgets._panel import JobBar, Panel
-from napari_gitract.widgets._parts import button_row, form, note
+from napari_gitract.widgets._parts import button_row, form, note, say
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -63,7 +63,7 @@ class LoadScan(Panel):
         self.column.addWidget(self.load_button)
         self.column.addWidget(self.bar)
         self.column.addWidget(self.status)
-        self.column.addStretch()
+        self.column.addStretch(1)
         self.update_state()
 
     @property
@@ -98,12 +98,12 @@ class LoadScan(Panel):
             report(Progress(0, 0, f"Reading {path.name}"))
             return read_layers(path, spacing=spacing, report=report)
 
-        self.status.clear()
+        say(self.status, "")
         self.run(f"Loading {path.name}", work, self.bar, self._add)
 
     def _add(self, layers: list[LayerTuple]) -> None:
         added = [self.viewer.add_layer(Layer.create(*layer)) for layer in layers]
-        self.status.setText("\n".join(_description(layer) for layer in added))
+        say(self.status, "\n".join(_description(layer) for layer in added))
 
     def _browse_folder(self) -> None:
         self._take(QFileDialog.getExistingDirectory(self, "Folder of slices", self.path.text()))
@@ -122,6 +122,8 @@ class LoadScan(Panel):
 
 def _spacing_box(axis: str) -> QDoubleSpinBox:
     box = QDoubleSpinBox()
+    box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+    box.setMinimumWidth(50)
     box.setRange(0.0, 100.0)
     box.setDecimals(2)
     box.setSingleStep(0.1)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -19,7 +20,7 @@ from gitract.progress import Progress, Report
 from gitract.scan import Segmentation
 from napari_gitract.jobs import errors_shown, tell_error
 from napari_gitract.layers import scan_from_layer, segmentation_from_layer, segmentation_to_layer
-from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice
+from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._panel import JobBar, Panel
 from napari_gitract.widgets._parts import (
     button_row,
@@ -28,6 +29,7 @@ from napari_gitract.widgets._parts import (
     fit_height,
     form,
     note,
+    say,
     table,
 )
 from napari_gitract.workspace import current_slice
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Segment"]
 
 WHOLE, CURRENT, RANGE = "Whole stack", "Current slice", "Slice range"
+QUIET_MS = 600
 NO_IMAGE = "Load a scan first: drop its folder on the viewer, or use Load scan."
 
 
@@ -53,7 +56,7 @@ class Segment(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.result: Labels | None = None
-        self.image = LayerChoice(napari_viewer, Image)
+        self.image = LayerChoice(self.viewer, Image)
         self.image.chosen.connect(self.update_state)
         self.model = ModelChoice()
         self.device = DeviceChoice()
@@ -75,6 +78,11 @@ class Segment(Panel):
             "Keeps geometry and provenance, so that corrections are known after reopening."
         )
         self.save_button.clicked.connect(self._browse_save)
+        self._quiet = QTimer(self)
+        self._quiet.setSingleShot(True)
+        self._quiet.setInterval(QUIET_MS)
+        self._quiet.timeout.connect(self._measure)
+        follow(self, self.workspace.labels_touched, self._on_touched)
         self._arrange()
         self._show_volumes(None)
         self.update_state()
@@ -92,7 +100,7 @@ class Segment(Panel):
         self.column.addWidget(self.hint)
         self.column.addWidget(self.volumes)
         self.column.addLayout(button_row(self.save_button))
-        self.column.addStretch()
+        self.column.addStretch(1)
         self.column.addWidget(note(INTENDED_USE, small=True))
 
     def segment(self) -> None:
@@ -143,12 +151,13 @@ class Segment(Panel):
         self.result = self.viewer.add_labels(data, **attributes)
         self._show_volumes(segmentation)
         if slices is None:
-            self.hint.setText("Correct it with napari's brush, then use Fine-tune.")
+            say(self.hint, "Correct it with napari's brush, then use Fine-tune.")
         else:
-            self.hint.setText(
+            say(
+                self.hint,
                 f"Only slice {slices[0]} was segmented, and measured."
                 if len(slices) == 1
-                else f"Only slices {slices[0]} to {slices[-1]} were segmented, and measured."
+                else f"Only slices {slices[0]} to {slices[-1]} were segmented, and measured.",
             )
 
     def _show_volumes(self, segmentation: Segmentation | None) -> None:
@@ -163,6 +172,17 @@ class Segment(Panel):
             [color_icon(organ.color) for organ in organs],
         )
         fit_height(self.volumes)
+
+    def _on_touched(self, layer: Labels) -> None:
+        if layer is self.result:
+            self._quiet.start()
+
+    def _measure(self) -> None:
+        """Volumes of the result as it is painted now."""
+        if self.result is None or self.result not in self.viewer.layers:
+            return
+        with errors_shown():
+            self._show_volumes(segmentation_from_layer(self.result))
 
     def _paint_with(self, row: int, _column: int) -> None:
         if self.result is not None and self.result in self.viewer.layers:
@@ -186,7 +206,7 @@ class Segment(Panel):
             return
         with errors_shown():
             written = write_segmentation(segmentation_from_layer(self.result), path)
-            self.hint.setText(f"Saved to {written.name}.")
+            say(self.hint, f"Saved to {written.name}.")
 
     def update_state(self, *_: Any) -> None:
         """Say what is missing; offer only what can be used."""
@@ -194,10 +214,10 @@ class Segment(Panel):
         self.segment_button.setEnabled(image is not None and not self.busy)
         self.range_row.setVisible(self.slices.currentText() == RANGE)
         if image is None:
-            self.hint.setText(NO_IMAGE)
+            say(self.hint, NO_IMAGE)
             return
         if self.hint.text() == NO_IMAGE:
-            self.hint.clear()
+            say(self.hint, "")
         if image.ndim == 3 and self.last.maximum() != image.data.shape[0] - 1:
             end = image.data.shape[0] - 1
             self.first.setMaximum(end)

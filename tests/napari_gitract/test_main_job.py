@@ -1,0 +1,78 @@
+"""The whole job with the real backend: load, segment, correct, fine-tune, keep, go back."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_gitract.workspace import go_to_slice
+from phantoms import abdomen_phantom, write_competition_day
+
+
+def open_widget(viewer, name):
+    return viewer.window.add_plugin_dock_widget("napari-gitract", name)[1]
+
+
+def wait(qtbot, widget):
+    qtbot.waitUntil(lambda: not widget.busy, timeout=300_000)
+
+
+def click(qtbot, button):
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+@pytest.mark.slow
+def test_the_whole_job(make_napari_viewer, qtbot, tmp_path):
+    from gitract.fine_tune import FineTuneSettings
+    from gitract.model_store import ModelStore
+
+    day = write_competition_day(tmp_path, *abdomen_phantom(slices=8, rows=64, columns=64))
+    viewer = make_napari_viewer()
+
+    load = open_widget(viewer, "Load scan")
+    load.path.setText(str(day))
+    click(qtbot, load.load_button)
+    wait(qtbot, load)
+    image, reference = viewer.layers
+    assert "8 × 64 × 64" in load.status.text()
+
+    segment = open_widget(viewer, "Segment")
+    click(qtbot, segment.segment_button)
+    wait(qtbot, segment)
+    prediction = segment.result
+    assert prediction in viewer.layers
+    first_model = ModelStore().active().id
+    assert prediction.name.endswith(first_model)
+
+    tune = open_widget(viewer, "Fine-tune")
+    assert tune.labels.layer is prediction
+    assert tune.image.layer is image
+    for index in (1, 4, 6):
+        truth = reference.data[index]
+        wrong = np.nonzero(prediction.data[index] != truth)
+        where = (np.full(len(wrong[0]), index), *wrong)
+        prediction.data_setitem(where, truth[wrong])
+    go_to_slice(viewer, prediction, 7)
+    click(qtbot, tune.review.add_button)
+    tune.review.refresh()
+    assert {reviewed.index for reviewed in tune.review.slices} == {1, 4, 6, 7}
+    tune.settings = FineTuneSettings(steps=2, evaluate_every=1, parts=2, batch_size=2)
+    click(qtbot, tune.start_button)
+    wait(qtbot, tune)
+    assert tune.candidate is not None
+    assert len(tune.curves.values["loss"][0]) >= 2
+    assert len(tune.candidate.card.rows) == 3
+
+    tune.card.confirm = lambda: True
+    tune.card.name.setText("my hospital")
+    click(qtbot, tune.card.keep_button)
+    assert ModelStore().active().title == "my hospital"
+
+    click(qtbot, segment.segment_button)
+    wait(qtbot, segment)
+    assert segment.result is not prediction
+    assert segment.result.name.endswith(ModelStore().active().id)
+
+    models = open_widget(viewer, "Models")
+    click(qtbot, models.restore_button)
+    assert ModelStore().active().id == first_model
+    assert segment.model.info.id == first_model

@@ -1,0 +1,349 @@
+"""The widgets in a real viewer, with instant models in place of torch."""
+
+import threading
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from gitract.errors import InputError
+from napari_gitract import jobs
+from napari_gitract.layers import scan_to_layer
+from napari_gitract.widgets._card import HIGHLIGHT
+from napari_gitract.workspace import go_to_slice
+
+SEGMENT, FINE_TUNE, MODELS, LOAD = "Segment", "Fine-tune", "Models", "Load scan"
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    sentences: list[str] = []
+    monkeypatch.setattr(jobs, "show_error", sentences.append)
+    return sentences
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def image(viewer, scan):
+    voxels, attributes, _ = scan_to_layer(scan)
+    return viewer.add_image(voxels, **attributes)
+
+
+def open_widget(viewer, name):
+    return viewer.window.add_plugin_dock_widget("napari-gitract", name)[1]
+
+
+def wait(qtbot, widget):
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+
+
+def click(qtbot, button):
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+@pytest.fixture
+def segmented(viewer, image, backend, qtbot):
+    """A viewer with a prediction, and the Segment widget that made it."""
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    wait(qtbot, widget)
+    return widget
+
+
+def volumes(widget):
+    table = widget.volumes
+    return {table.item(row, 0).text(): table.item(row, 1).text() for row in range(table.rowCount())}
+
+
+def test_every_widget_fits_a_small_screen_and_a_narrow_dock(viewer, backend):
+    for name in (LOAD, SEGMENT, FINE_TUNE, MODELS):
+        widget = open_widget(viewer, name)
+        assert widget.minimumSizeHint().height() < 700
+        assert widget.minimumSizeHint().width() <= 320
+
+
+def test_segment_says_what_is_missing(viewer, backend):
+    widget = open_widget(viewer, SEGMENT)
+    assert "Load scan" in widget.hint.text()
+    assert not widget.segment_button.isEnabled()
+
+
+def test_segment_adds_named_coloured_organs_where_the_image_is(viewer, image, backend, qtbot):
+    image.translate = (30, -40, 50)
+    image.rotate = (0, 0, 20)
+    widget = open_widget(viewer, SEGMENT)
+    click(qtbot, widget.segment_button)
+    assert not widget.segment_button.isEnabled()
+    wait(qtbot, widget)
+    result = viewer.layers[-1]
+    assert result is widget.result
+    assert result.name == "case1_day2 · gi-tract-small"
+    np.testing.assert_allclose(result.data_to_world((1, 2, 3)), image.data_to_world((1, 2, 3)))
+    assert list(result.features["name"])[3] == "Stomach"
+    # 6 slices of 6 x 8 voxels of 3 x 1.5 x 1.25 mm
+    assert volumes(widget) == {
+        "Large bowel": "0.0 mL",
+        "Small bowel": "0.0 mL",
+        "Stomach": f"{6 * 48 * 5.625 / 1000:.1f} mL",
+    }
+    assert widget.segment_button.isEnabled()
+
+
+def test_volumes_follow_the_brush(segmented, viewer, qtbot):
+    before = volumes(segmented)["Large bowel"]
+    segmented.result.data_setitem(np.nonzero(segmented.result.data == 0), 1)
+    qtbot.waitUntil(lambda: volumes(segmented)["Large bowel"] != before, timeout=5000)
+
+
+def test_a_range_and_a_single_slice(viewer, image, backend, qtbot):
+    widget = open_widget(viewer, SEGMENT)
+    widget.slices.setCurrentText("Slice range")
+    widget.first.setValue(1)
+    widget.last.setValue(3)
+    widget.segment()
+    wait(qtbot, widget)
+    assert np.flatnonzero(viewer.layers[-1].data.any(axis=(1, 2))).tolist() == [1, 2, 3]
+    assert "slices 1 to 3" in widget.hint.text()
+    image.translate = (60, 0, 0)
+    widget.slices.setCurrentText("Current slice")
+    go_to_slice(viewer, image, 4)
+    widget.segment()
+    wait(qtbot, widget)
+    assert np.flatnonzero(viewer.layers[-1].data.any(axis=(1, 2))).tolist() == [4]
+
+
+def test_an_empty_range_is_refused(viewer, image, backend, shown):
+    widget = open_widget(viewer, SEGMENT)
+    widget.slices.setCurrentText("Slice range")
+    widget.first.setValue(4)
+    widget.last.setValue(2)
+    widget.segment()
+    assert len(shown) == 1
+    assert not widget.busy
+
+
+def test_cancel_leaves_no_layer(viewer, image, backend, qtbot):
+    backend.gate = threading.Event()
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    click(qtbot, widget.bar.cancel_button)
+    backend.gate.set()
+    wait(qtbot, widget)
+    assert list(viewer.layers) == [image]
+    assert widget.segment_button.isEnabled()
+
+
+def test_closing_the_dock_cancels(viewer, image, backend, qtbot):
+    backend.gate = threading.Event()
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-gitract", SEGMENT)
+    widget.segment()
+    job = widget.job
+    with qtbot.waitSignal(job.cancelled, timeout=5000):
+        viewer.window.remove_dock_widget(dock)
+        backend.gate.set()
+    assert list(viewer.layers) == [image]
+
+
+def test_closing_the_viewer_cancels(make_napari_viewer, scan, backend, qtbot):
+    viewer = make_napari_viewer()
+    voxels, attributes, _ = scan_to_layer(scan)
+    viewer.add_image(voxels, **attributes)
+    backend.gate = threading.Event()
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    task = widget.job._task
+    viewer.close()
+    qtbot.waitUntil(lambda: task.cancelled, timeout=5000)
+    backend.gate.set()
+
+
+def test_an_error_is_shown_once_and_adds_nothing(viewer, image, backend, shown, qtbot):
+    backend.error = InputError("The scan is empty.")
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    wait(qtbot, widget)
+    assert shown == ["The scan is empty."]
+    assert list(viewer.layers) == [image]
+
+
+def test_a_layer_without_voxel_size_is_refused_with_the_remedy(viewer, backend, shown):
+    viewer.add_image(np.ones((3, 8, 8)))
+    open_widget(viewer, SEGMENT).segment()
+    assert len(shown) == 1
+    assert "Load scan" in shown[0]
+
+
+def test_layer_menus_follow_the_viewer(viewer, image, backend):
+    widget = open_widget(viewer, SEGMENT)
+    second = viewer.add_image(np.ones((3, 8, 8)), name="second", scale=(3, 1, 1))
+    assert widget.image.layer is second
+    second.name = "renamed"
+    assert widget.image.currentText() == "renamed"
+    viewer.layers.remove(second)
+    assert widget.image.layer is image
+    viewer.layers.clear()
+    assert widget.image.layer is None
+    assert not widget.segment_button.isEnabled()
+
+
+def test_clicking_an_organ_paints_with_it(segmented):
+    segmented.volumes.cellClicked.emit(1, 0)
+    assert segmented.result.selected_label == 2
+
+
+def listed(widget):
+    items = widget.review.list
+    return [items.item(row).text() for row in range(items.count())]
+
+
+def test_edited_slices_list_themselves_through_undo_and_redo(segmented, viewer, qtbot):
+    widget = open_widget(viewer, FINE_TUNE)
+    labels = segmented.result
+    assert widget.labels.layer is labels
+    assert not widget.start_button.isEnabled()
+    labels.paint((3, 15, 15), 1)
+    qtbot.waitUntil(lambda: listed(widget) == ["Slice 3 · edited"], timeout=2000)
+    labels.fill((4, 0, 0), 2)
+    qtbot.waitUntil(
+        lambda: listed(widget) == ["Slice 3 · edited", "Slice 4 · edited"], timeout=2000
+    )
+    labels.undo()
+    labels.undo()
+    qtbot.waitUntil(lambda: listed(widget) == [], timeout=2000)
+    labels.redo()
+    qtbot.waitUntil(lambda: listed(widget) == ["Slice 3 · edited"], timeout=2000)
+    assert widget.start_button.isEnabled()
+
+
+def test_slices_are_added_shown_and_removed(segmented, viewer, qtbot):
+    widget = open_widget(viewer, FINE_TUNE)
+    go_to_slice(viewer, segmented.result, 5)
+    click(qtbot, widget.review.add_button)
+    assert listed(widget) == ["Slice 5 · right as it stood"]
+    go_to_slice(viewer, segmented.result, 0)
+    item = widget.review.list.item(0)
+    widget.review.list.itemClicked.emit(item)
+    assert viewer.dims.point[0] == pytest.approx(15.0)
+    widget.review.list.setCurrentItem(item)
+    click(qtbot, widget.review.remove_button)
+    assert listed(widget) == []
+
+
+def test_saved_and_reopened_labels_know_their_slices(segmented, viewer, qtbot, tmp_path):
+    widget = open_widget(viewer, FINE_TUNE)
+    labels = segmented.result
+    labels.paint((3, 15, 15), 1)
+    widget.workspace.accept(labels, [1])
+    path = tmp_path / "corrected.tif"
+    segmented.save(str(path))
+    viewer.layers.remove(labels)
+    [reopened] = viewer.open(path, plugin="napari-gitract")
+    assert widget.labels.layer is reopened
+    assert listed(widget) == ["Slice 1 · right as it stood", "Slice 3 · edited"]
+    assert widget.image.layer.name == "case1_day2"
+    np.testing.assert_array_equal(reopened.data, labels.data)
+
+
+@pytest.fixture
+def corrected(segmented, viewer):
+    """A Fine-tune widget with three slices to train on."""
+    widget = open_widget(viewer, FINE_TUNE)
+    segmented.result.paint((3, 15, 15), 1)
+    widget.workspace.accept(segmented.result, [1, 5])
+    widget.review.refresh()
+    return widget
+
+
+def test_fine_tune_shows_curve_and_card_and_keeps(corrected, segmented, viewer, backend, qtbot):
+    click(qtbot, corrected.start_button)
+    wait(qtbot, corrected)
+    assert backend.trained_on == [1, 3, 5]
+    assert len(corrected.curves.values["loss"][0]) == 20
+    assert corrected.card.isVisibleTo(corrected)
+    assert corrected.card.rows.item(0, 3).text() == "+0.100"
+    assert corrected.card.keep_button.styleSheet() == HIGHLIGHT
+    corrected.card.name.setText("my hospital")
+    click(qtbot, corrected.card.keep_button)
+    assert backend.active().title == "my hospital"
+    assert not corrected.card.isVisibleTo(corrected)
+    assert segmented.model.currentText() == "● my hospital"
+    segmented.segment()
+    wait(qtbot, segmented)
+    assert viewer.layers[-1].name == "case1_day2 · v2"
+
+
+def test_fine_tune_discards(corrected, backend, qtbot):
+    corrected.start()
+    wait(qtbot, corrected)
+    click(qtbot, corrected.card.discard_button)
+    assert backend.discarded == 1
+    assert backend.active().id == "gi-tract-small"
+    assert not corrected.card.isVisibleTo(corrected)
+
+
+def test_a_worse_model_is_kept_only_after_a_question(corrected, backend, qtbot, monkeypatch):
+    backend.verdict = "worse"
+    corrected.start()
+    wait(qtbot, corrected)
+    assert corrected.card.discard_button.styleSheet() == HIGHLIGHT
+    monkeypatch.setattr(corrected.card, "confirm", lambda: False)
+    click(qtbot, corrected.card.keep_button)
+    assert backend.active().id == "gi-tract-small"
+    monkeypatch.setattr(corrected.card, "confirm", lambda: True)
+    click(qtbot, corrected.card.keep_button)
+    assert backend.active().id == "v2"
+
+
+def test_stop_keeps_the_best_so_far(corrected, backend, qtbot):
+    backend.gate = threading.Event()
+    backend.at_work.clear()
+    corrected.start()
+    qtbot.waitUntil(backend.at_work.is_set, timeout=20_000)
+    click(qtbot, corrected.bar.stop_button)
+    backend.gate.set()
+    wait(qtbot, corrected)
+    assert corrected.candidate is not None
+
+
+def test_cancelled_training_keeps_nothing(corrected, backend, qtbot):
+    backend.gate = threading.Event()
+    corrected.start()
+    click(qtbot, corrected.bar.cancel_button)
+    backend.gate.set()
+    wait(qtbot, corrected)
+    assert corrected.candidate is None
+    assert not corrected.card.isVisibleTo(corrected)
+    assert len(backend.models) == 1
+
+
+def test_labels_of_another_scan_are_refused(corrected, viewer, shown):
+    other = viewer.add_image(np.ones((3, 8, 8)), scale=(3, 1, 1))
+    corrected.image.layer = other
+    corrected.start()
+    assert len(shown) == 1
+    assert "choose the image" in shown[0]
+
+
+def test_models_lists_activates_and_restores(viewer, image, backend, qtbot):
+    backend.add_version()
+    segment = open_widget(viewer, SEGMENT)
+    models = open_widget(viewer, MODELS)
+    assert models.versions.item(0, 0).text() == "● GI tract, small"
+    assert models.versions.item(0, 2).text() == "0.900"
+    models.versions.selectRow(1)
+    click(qtbot, models.activate_button)
+    assert backend.active().id == "v2"
+    assert segment.model.info.id == "v2"
+    click(qtbot, models.restore_button)
+    assert backend.active().id == "gi-tract-small"
+    assert segment.model.info.id == "gi-tract-small"
+
+
+def test_restoring_the_first_model_says_that_there_is_none(viewer, backend, shown, qtbot):
+    models = open_widget(viewer, MODELS)
+    click(qtbot, models.restore_button)
+    assert len(shown) == 1
