@@ -23,7 +23,8 @@ def slice_digest(labels: np.ndarray) -> str:
     labels
         ``(row, column)`` label values, 0 to 255.
     """
-    return hashlib.blake2b(np.ascontiguousarray(labels, dtype=np.uint8), digest_size=8).hexdigest()
+    pixels = np.ascontiguousarray(labels, dtype=np.uint8).tobytes()
+    return hashlib.blake2b(pixels, digest_size=8).hexdigest()
 
 
 def slice_digests(labels: np.ndarray) -> list[str]:

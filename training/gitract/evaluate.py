@@ -9,8 +9,10 @@ import numpy as np
 from gitract.data import labelled_runs
 from gitract.errors import InputError
 from gitract.metrics import dice, mean_over_patients, mean_slice_dice
+from gitract.organs import Organ
 from gitract.predict import Segmenter
 from gitract.progress import Progress, Report, silent
+from gitract.scan import Segmentation
 
 __all__ = ["OrganScore", "evaluate", "mean_by_organ"]
 
@@ -54,7 +56,7 @@ def evaluate(
 ) -> list[OrganScore]:
     """Score a model on the labelled scans of a folder in the competition's layout.
 
-    A day that lacks slices is scored run by run.
+    A day that lacks slices is segmented run by run, and scored as one.
 
     Parameters
     ----------
@@ -72,31 +74,43 @@ def evaluate(
     InputError
         The folder holds no labelled scan, or a case is not there.
     """
-    scores: list[OrganScore] = []
+    pairs: dict[str, list[tuple[Segmentation, Segmentation]]] = {}
     for scan, truth in labelled_runs(data, cases):
 
         def for_scan(progress: Progress, name: str = scan.name) -> None:
             report(Progress(progress.done, progress.total, f"{name}: {progress.message}"))
 
         found = segmenter.segment(scan, report=for_scan)
-        masks = {organ.id: mask for organ, mask in zip(found.organs, found.masks, strict=True)}
-        for organ, mask in zip(truth.organs, truth.masks, strict=True):
-            answer = masks.get(organ.id, np.zeros_like(mask))
-            scores.append(
-                OrganScore(
-                    patient=scan.name.split("_")[0],
-                    scan=scan.name,
-                    slices=len(mask),
-                    organ=organ.name,
-                    dice=dice(answer, mask),
-                    slice_dice=mean_slice_dice(answer, mask),
-                    volume_ml=found.volumes_ml.get(organ.name, 0.0),
-                    true_volume_ml=truth.volumes_ml[organ.name],
-                )
-            )
-    if not scores:
+        pairs.setdefault(scan.name, []).append((found, truth))
+    if not pairs:
         raise InputError(f"{data} holds no labelled scans.")
-    return scores
+    return [
+        _score(name, organ, runs) for name, runs in pairs.items() for organ in runs[0][1].organs
+    ]
+
+
+def _score(name: str, organ: Organ, runs: list[tuple[Segmentation, Segmentation]]) -> OrganScore:
+    """Score one organ on all runs of slices of a scan together."""
+    answer = np.concatenate([_mask(found, organ) for found, _ in runs])
+    truth = np.concatenate([_mask(true, organ) for _, true in runs])
+    return OrganScore(
+        patient=name.split("_")[0],
+        scan=name,
+        slices=len(truth),
+        organ=organ.name,
+        dice=dice(answer, truth),
+        slice_dice=mean_slice_dice(answer, truth),
+        volume_ml=sum(found.volumes_ml.get(organ.name, 0.0) for found, _ in runs),
+        true_volume_ml=sum(true.volumes_ml[organ.name] for _, true in runs),
+    )
+
+
+def _mask(segmentation: Segmentation, organ: Organ) -> np.ndarray:
+    """The organ's mask; empty where the segmentation does not know the organ."""
+    for known, mask in zip(segmentation.organs, segmentation.masks, strict=True):
+        if known.id == organ.id:
+            return mask
+    return np.zeros(segmentation.shape, dtype=np.bool_)
 
 
 def mean_by_organ(scores: Sequence[OrganScore]) -> dict[str, float]:

@@ -41,7 +41,7 @@ def prepare_slices(voxels: np.ndarray, spacing: Spacing, preparation: Preparatio
     torch.Tensor
         float32 ``(slice, row, column)`` of `prepared_size`.
     """
-    size = prepared_size(voxels.shape[1:], spacing, preparation.pixel_mm)  # type: ignore[arg-type]
+    size = prepared_size(voxels.shape[1:], spacing, preparation.pixel_mm)
     slices = torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32))
     slices = functional.interpolate(
         slices[:, None], size=size, mode="bilinear", antialias=True, align_corners=False
@@ -50,7 +50,9 @@ def prepare_slices(voxels: np.ndarray, spacing: Spacing, preparation: Preparatio
         slices.numpy(), (preparation.low_percentile, preparation.high_percentile), axis=(1, 2)
     )
     low, high = torch.from_numpy(limits.astype(np.float32))[:, :, None, None]
-    return ((slices - low) / (high - low).clamp_min(1e-6)).clamp(0.0, 1.0)
+    # A smaller range is rounding error, which must not be stretched to 0...1.
+    least = 1e-4 * torch.maximum(low.abs(), high.abs()).clamp_min(1e-30)
+    return ((slices - low) / torch.maximum(high - low, least)).clamp(0.0, 1.0)
 
 
 def neighbour_indices(index: int, count: int, preparation: Preparation) -> list[int]:

@@ -43,7 +43,7 @@ __all__ = ["PatientScore", "TrainingResult", "train"]
 
 @dataclass(frozen=True)
 class PatientScore:
-    """3-D Dice of one held-out stack, by organ name; None where truth and answer are empty."""
+    """3-D Dice of one held-out scan, by organ name; None where truth and answer are empty."""
 
     name: str
     patient: str
@@ -76,11 +76,11 @@ class _StepSampler(Sampler[int]):
 
 
 class SegmentationModule(lightning.LightningModule):
-    """The network with its loss, optimiser and validation on held-out stacks."""
+    """The network with its loss, optimiser and validation on held-out scans."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, held_out: Sequence[Stack]) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, held_out: list[list[Stack]]) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe = recipe
         self.held_out = held_out
 
@@ -98,8 +98,8 @@ class SegmentationModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: int, index: int) -> None:
-        stack = self.held_out[int(batch)]
-        for organ, score in stack_dice(self.network, stack, self.recipe).items():
+        runs = self.held_out[int(batch)]
+        for organ, score in _scan_dice(self.network, runs, self.recipe).dice.items():
             if score is not None:
                 self.log(f"dice_{organ}", score, batch_size=1, on_epoch=True)
                 self.log("dice", score, batch_size=1, on_epoch=True)
@@ -135,27 +135,33 @@ class _Reporter(Callback):
 
 
 @torch.inference_mode()
-def stack_dice(network: nn.Module, stack: Stack, recipe: Recipe) -> dict[str, float | None]:
-    """3-D Dice of each known organ of a prepared stack, at the network's pixel size."""
+def _answer(network: nn.Module, stack: Stack, recipe: Recipe) -> torch.Tensor:
+    """Masks ``(organ, slice, row, column)`` of a prepared stack, at the network's pixel size."""
     device = next(network.parameters()).device
     predicted = []
     for first in range(0, len(stack.slices), 16):
         indices = list(range(first, min(first + 16, len(stack.slices))))
         images = network_input(stack.slices, indices, recipe.preparation).to(device)
         predicted.append((network(images) > 0).cpu())
-    answer = torch.cat(predicted).permute(1, 0, 2, 3).numpy()
-    truth = stack.masks.numpy()
-    return {
-        organ.name: dice(answer[i], truth[i]) for i, organ in enumerate(ORGANS) if stack.known[i]
+    return torch.cat(predicted).swapaxes(0, 1)
+
+
+def _scan_dice(network: nn.Module, runs: Sequence[Stack], recipe: Recipe) -> PatientScore:
+    """Score all runs of slices of one scan together."""
+    answer = torch.cat([_answer(network, run, recipe).flatten(1) for run in runs], dim=1).numpy()
+    truth = torch.cat([run.masks.flatten(1) for run in runs], dim=1).numpy()
+    scores = {
+        organ.name: dice(answer[i], truth[i]) for i, organ in enumerate(ORGANS) if runs[0].known[i]
     }
+    return PatientScore(runs[0].name, runs[0].patient, scores)
 
 
-def _scores(network: nn.Module, held_out: Sequence[Stack], recipe: Recipe) -> list[PatientScore]:
-    network.eval()
-    return [
-        PatientScore(stack.name, stack.patient, stack_dice(network, stack, recipe))
-        for stack in held_out
-    ]
+def _by_scan(stacks: Sequence[Stack]) -> list[list[Stack]]:
+    """Runs of slices of the same scan together: a scan that lacks slices has several."""
+    scans: dict[str, list[Stack]] = {}
+    for stack in stacks:
+        scans.setdefault(stack.name, []).append(stack)
+    return list(scans.values())
 
 
 def _moving_average(decay: float) -> WeightAveraging:
@@ -247,7 +253,8 @@ def train(
         raise InputError(f"{output} already holds a run: choose another folder, or resume it.")
     torch_device = choose_device(device)
     stacks = load_stacks(recipe, data, report)
-    training, held_out = split_by_patient(stacks, hold_out)
+    training, rest = split_by_patient(stacks, hold_out)
+    held_out = _by_scan(rest)
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.yaml").write_text(
         yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
@@ -272,7 +279,8 @@ def train(
         )
     except SystemExit as interrupted:  # Lightning's answer to Ctrl+C
         raise Cancelled("Training was interrupted; --resume goes on.") from interrupted
-    scores = _scores(module.network, held_out, recipe)
+    module.network.eval()
+    scores = [_scan_dice(module.network, runs, recipe) for runs in held_out]
     config = config.model_copy(
         update={
             "dice": mean_over_patients(
