@@ -1,0 +1,124 @@
+"""Small networks and scans that the tests of training, prediction and the store share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gitract.model_config import ModelConfig, NetworkConfig, Preparation
+from gitract.model_store import ModelStore
+from gitract.phantom import abdomen, write_day
+from gitract.progress import Progress
+from gitract.recipe import CompetitionSource, Optimisation, Recipe
+from gitract.scan import Scan, Segmentation
+from gitract.train import TrainingResult, train
+
+SHAPE = (12, 64, 72)
+NETWORK = NetworkConfig(
+    name="encoder_unet",
+    options={"encoder": "mobilenet_v2", "decoder_channels": [16, 8, 8, 8, 8]},
+)
+PREPARATION = Preparation(pixel_mm=6.0)
+
+
+@dataclass
+class Cli:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Run:
+    """A finished training, what it was given and what it reported."""
+
+    result: TrainingResult
+    recipe: Recipe
+    data: Path
+    output: Path
+    reports: list[Progress] = field(default_factory=list)
+
+    @property
+    def losses(self) -> list[float]:
+        return [r.values["loss"] for r in self.reports if "loss" in r.values]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Cli]:
+    """Run ``gitract`` in this process."""
+    from gitract.cli import main
+
+    def run(*arguments: object) -> Cli:
+        monkeypatch.setattr("sys.argv", ["gitract", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Cli(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def phantom() -> tuple[Scan, Segmentation]:
+    """A small abdomen of a patient that `trained` has not seen."""
+    return abdomen(SHAPE, seed=7, name="case7_day0")
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """A training of half a minute at most."""
+    return Recipe(
+        id="tiny",
+        title="Tiny",
+        network=NETWORK,
+        preparation=PREPARATION,
+        sources=(CompetitionSource(kind="competition", path="."),),
+        optimisation=Optimisation(
+            steps=60, steps_per_epoch=20, batch_size=4, crop=32, learning_rate=4e-3, warm_up=5,
+            ema_decay=0.9,
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def phantom_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three invented patients in the competition's layout; the third has two days."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    for seed, name in enumerate(["case1_day0", "case2_day0", "case3_day0", "case3_day5"]):
+        write_day(folder, *abdomen(SHAPE, seed=seed, name=name))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(phantom_data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model trained a little, with case3 held out."""
+    output = tmp_path_factory.mktemp("trained") / "run"
+    reports: list[Progress] = []
+    result = train(
+        recipe, data=phantom_data, output=output, hold_out=["case3"], device="cpu",
+        report=reports.append,
+    )  # fmt: skip
+    return Run(result, recipe, phantom_data, output, reports)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights."""
+    from gitract.models import save_model
+    from gitract.models.weights import build_network
+
+    config = ModelConfig(id="random", title="Random", network=NETWORK, preparation=PREPARATION)
+    folder = tmp_path_factory.mktemp("model") / "random"
+    save_model(build_network(config), config, "# Random\n\nKnows nothing.\n", folder)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    """An empty store, with the model that ships."""
+    return ModelStore(tmp_path / "home")
