@@ -173,8 +173,17 @@ def _pair_patients(source: PairsSource, folder: Path, files: Iterable[Path]) -> 
     """Patient of each image file, by file name."""
     if source.patients == "name":
         return {path.name: path.name.split("_")[0] for path in files}
-    with (folder / source.patients).open(newline="", encoding="utf-8") as table:
-        groups = {row["file"]: row["group"] for row in csv.DictReader(table)}
+    path = folder / source.patients
+    try:
+        with path.open(newline="", encoding="utf-8") as table:
+            groups = {row["file"]: row["group"] for row in csv.DictReader(table)}
+    except (OSError, UnicodeDecodeError, KeyError):
+        raise InputError(
+            f"{path} is not a readable table with the columns file and group."
+        ) from None
+    missing = [file.name for file in files if file.name not in groups]
+    if missing:
+        raise InputError(f"{path} does not say which group {missing[0]} belongs to.")
     return {
         name: source.same_patient.get(group, f"{source.path}-{group}")
         for name, group in groups.items()
@@ -191,10 +200,12 @@ def _pair_stacks(source: PairsSource, folder: Path, preparation: Preparation) ->
         )
     patients = _pair_patients(source, folder, files)
     values = {organ_named(name).id: value for value, name in source.label_values.items()}
-    known = tuple(organ.name in source.organs for organ in ORGANS)
+    outlined = {organ_named(name).id for name in source.organs}
+    known = tuple(organ.id in outlined for organ in ORGANS)
     for path in files:
         image = read_grey_png(path)
-        labels = read_grey_png(folder / source.labels / path.name)
+        shape = (image.shape[0], image.shape[1])
+        labels = read_grey_png(folder / source.labels / path.name, shape=shape)
         pixel = source.pixel_mm or (source.field_of_view_mm or 0.0) / image.shape[1]
         truth = np.stack([labels == values.get(organ.id, -1) for organ in ORGANS])[:, None]
         slices, masks = _prepared(image[None], truth, (3.0, pixel, pixel), preparation)

@@ -1,5 +1,6 @@
 """What a model folder's ``config.json`` says: network, organs, preparation, history."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,21 +92,30 @@ def read_model_config(folder: Path) -> ModelConfig:
     """
     try:
         text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise InputError(
             f"{folder} is not a model folder: it has no readable {CONFIG_FILE}."
         ) from None
+    newest = ModelConfig.model_fields["format"].default
+    if (found := _format(text)) > newest:  # before its new keys are called unknown
+        raise InputError(
+            f"The model in {folder} has format {found}, made by a newer version: "
+            "update napari-gitract."
+        )
     try:
-        config = ModelConfig.model_validate_json(text)
+        return ModelConfig.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
             f"{folder / CONFIG_FILE} cannot be used: {where}: {first['msg'].lower()}."
         ) from None
-    if config.format > ModelConfig.model_fields["format"].default:
-        raise InputError(
-            f"The model in {folder} has format {config.format}, made by a newer version: "
-            "update napari-gitract."
-        )
-    return config
+
+
+def _format(text: str) -> int:
+    """The format that a configuration claims; 0 where it claims none."""
+    try:
+        found = json.loads(text)["format"]
+    except (ValueError, LookupError, TypeError):
+        return 0
+    return found if isinstance(found, int) else 0

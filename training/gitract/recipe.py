@@ -138,8 +138,9 @@ def read_recipe(path: Path) -> Recipe:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"The recipe {path} is not YAML: {error}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"The recipe {path} is not YAML: {reason}.") from None
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -147,6 +148,6 @@ def read_recipe(path: Path) -> Recipe:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         if first["type"] == "extra_forbidden":
             close = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(Recipe), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
+            hint = f": did you mean {close[0]!r}?" if close else "."
             raise InputError(f"The recipe {path} has an unknown key {where}{hint}") from None
         raise InputError(f"The recipe {path}: {where}: {first['msg'].lower()}.") from None

@@ -73,6 +73,7 @@ def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -
     builder, multiple = _BUILDERS[name]
     try:
         network = builder(in_channels=in_channels, classes=classes, **options)
-    except TypeError as error:
-        raise InputError(f"Network {name!r} cannot be built: {error}.") from error
+    except (TypeError, ValueError, AttributeError) as error:  # what libraries raise for options
+        reason = str(error).rstrip(".")
+        raise InputError(f"Network {name!r} cannot be built: {reason}.") from error
     return PadToMultiple(network, multiple)
