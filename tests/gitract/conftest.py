@@ -8,6 +8,8 @@ import pytest
 
 from gitract.model_config import ModelConfig, NetworkConfig, Preparation
 from gitract.model_store import ModelStore
+from gitract.models import save_model
+from gitract.models.weights import build_network
 from gitract.phantom import abdomen, write_day
 from gitract.progress import Progress
 from gitract.recipe import CompetitionSource, Optimisation, Recipe
@@ -64,6 +66,12 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """A network that takes a tenth of a second for a step."""
+    return ModelConfig(id="random", title="Random", network=NETWORK, preparation=PREPARATION)
+
+
+@pytest.fixture(scope="session")
 def phantom() -> tuple[Scan, Segmentation]:
     """A small abdomen of a patient that `trained` has not seen."""
     return abdomen(SHAPE, seed=7, name="case7_day0")
@@ -107,14 +115,10 @@ def trained(phantom_data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_model(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights."""
-    from gitract.models import save_model
-    from gitract.models.weights import build_network
-
-    config = ModelConfig(id="random", title="Random", network=NETWORK, preparation=PREPARATION)
     folder = tmp_path_factory.mktemp("model") / "random"
-    save_model(build_network(config), config, "# Random\n\nKnows nothing.\n", folder)
+    save_model(build_network(tiny_config), tiny_config, "# Random\n\nKnows nothing.\n", folder)
     return folder
 
 
