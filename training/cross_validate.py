@@ -2,18 +2,23 @@
 
     python training/cross_validate.py --config RECIPE --data DIR --patients case16,case20 -o RUNS
 
-A fold that was trained already is only scored again, so an interrupted run goes on.
+A fold that was trained already is only scored again, so an interrupted run goes on. With
+``--card MODEL`` the scores go into the card and the configuration of a model that was
+trained by the same recipe on everybody.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from gitract.data import load_stacks
 from gitract.evaluate import OrganScore, evaluate, mean_by_organ
+from gitract.model_card import training_card
+from gitract.model_config import CARD_FILE, CONFIG_FILE, read_model_config
 from gitract.predict import Segmenter
 from gitract.progress import Progress
 from gitract.recipe import CompetitionSource, Recipe, read_recipe
-from gitract.train import train
+from gitract.train import PatientScore, train
 
 
 def _print_progress(progress: Progress) -> None:
@@ -39,11 +44,31 @@ def run_fold(recipe: Recipe, data: Path, patient: str, output: Path) -> list[Org
     return scores
 
 
+def write_card(recipe: Recipe, data: Path, scores: list[OrganScore], folder: Path) -> None:
+    """Put cross-validated scores into a model's card and configuration."""
+    by_scan: dict[str, PatientScore] = {}
+    for score in scores:
+        row = by_scan.setdefault(score.scan, PatientScore(score.scan, score.patient, {}))
+        row.dice[score.organ] = score.dice
+    means = mean_by_organ(scores)
+    config = read_model_config(folder).model_copy(update={"dice": means, "title": recipe.title})
+    mean = ", ".join(f"{organ.replace('_', ' ')} {value:.3f}" for organ, value in means.items())
+    how = (
+        f"the scans' own grid, by cross-validation: for each patient the recipe was trained "
+        f"without any slice of that patient, while the model that is kept here has seen all. "
+        f"Mean over patients: {mean}. By scan"
+    )
+    card = training_card(config, recipe, load_stacks(recipe, data), list(by_scan.values()), how)
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--patients", required=True, help="as case16,case20")
+    parser.add_argument("--card", type=Path, help="model folder whose card gets the scores")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     recipe = read_recipe(options.config)
@@ -58,6 +83,8 @@ def main() -> None:
     means = mean_by_organ(scores)
     print("Mean over patients:", ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
     content = {"recipe": recipe.id, "mean_dice": means, "scores": [s.as_dict() for s in scores]}
+    if options.card is not None:
+        write_card(recipe, options.data, scores, options.card)
     (options.output / "scores.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 

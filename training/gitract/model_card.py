@@ -44,6 +44,7 @@ def training_card(
     recipe: Recipe,
     stacks: Sequence["Stack"],
     scores: Sequence["PatientScore"],
+    how: str = "patients that it was not trained on",
 ) -> str:
     """The card of a model that `gitract train` made.
 
@@ -56,34 +57,53 @@ def training_card(
     stacks
         What it was trained on.
     scores
-        Held-out stacks; empty where nobody was held out.
+        Held-out scans; empty where nobody was held out.
+    how
+        What the scores were measured on.
     """
-    patients = sorted({stack.patient for stack in stacks})
     slices = sum(len(stack.slices) for stack in stacks)
+    outlined = [
+        sum(int(stack.masks[i].any(dim=(1, 2)).sum()) for stack in stacks)
+        for i in range(len(ORGANS))
+    ]
+    organs = ", ".join(
+        f"{organ.title.lower()} on {count}" for organ, count in zip(ORGANS, outlined, strict=True)
+    )
     tested = (
-        f"3-D Dice on patients that it was not trained on, at {config.preparation.pixel_mm} mm "
-        f"pixels:\n\n{dice_table(scores)}\n"
+        f"3-D Dice on {how}:\n\n{dice_table(scores)}\n"
         if scores
         else "Nobody was held out of this training, so it has no score of its own.\n"
     )
     return f"""# {config.title}
 
-`{config.id}`, made {config.created} by napari-gitract {__version__}.
+`{config.id}`, made {config.created} by {config.software}. Weights: SHA-256
+`{config.weights_sha256 or "in config.json"}`.
 
 ## Data
 
-{slices} labelled slices of {len(patients)} patients or groups of slices:
-{", ".join(patients[:40])}{" and more" if len(patients) > 40 else ""}.
+{recipe.about or "No description was given."}
+
+{slices} labelled slices ({organs}) from: {_patients(stacks)}.
 
 ## Training
 
-Network `{config.network.name}` {config.network.options}; {recipe.optimisation.steps} steps of
-{recipe.optimisation.batch_size} slices, random initial weights, seed {recipe.seed}.
+Network `{config.network.name}` {config.network.options}, slices at {config.preparation.pixel_mm} mm
+with {config.preparation.neighbours} neighbour(s) on each side, {config.preparation.stride} apart;
+{recipe.optimisation.steps} steps of {recipe.optimisation.batch_size} slices from random weights,
+seed {recipe.seed}.
 
 ## Held-out results
 
 {tested}
 {_LIMITS}"""
+
+
+def _patients(stacks: Sequence["Stack"]) -> str:
+    """Patients by name; groups of single slices, which have none, as a count."""
+    patients = sorted({stack.patient for stack in stacks})
+    named = [patient for patient in patients if patient.startswith("case")]
+    others = len(patients) - len(named)
+    return ", ".join(named) + (f", and {others} groups of single slices" if others else "")
 
 
 def fine_tuning_card(config: ModelConfig, card: "Card") -> str:

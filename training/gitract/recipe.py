@@ -108,6 +108,7 @@ class Recipe(_Strict):
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
+    about: str = Field(default="", description="of the data, for the model card")
     seed: int = 0
     network: NetworkConfig
     preparation: Preparation = Preparation()
