@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 from _bench import finish
-
 from gitract.evaluate import OrganScore, evaluate, mean_by_organ
 from gitract.predict import Segmenter
 
