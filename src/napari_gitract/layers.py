@@ -28,6 +28,7 @@ __all__ = [
     "contrast_limits",
     "origin_by_scale",
     "origin_of",
+    "painted_volumes",
     "scan_from_layer",
     "scan_to_layer",
     "segmentation_from_layer",
@@ -145,7 +146,11 @@ def scan_from_layer(layer: "Image") -> Scan:
 
 
 def segmentation_to_layer(
-    segmentation: Segmentation, image_layer: "Image | None" = None, *, name: str | None = None
+    segmentation: Segmentation,
+    image_layer: "Image | None" = None,
+    *,
+    name: str | None = None,
+    flat: np.ndarray | None = None,
 ) -> LayerTuple:
     """Describe a segmentation as a Labels layer with the organs' names and colours.
 
@@ -158,10 +163,11 @@ def segmentation_to_layer(
         taken over. Without one the layer stands upright at the origin.
     name
         Name of the layer; the segmentation's own when not given.
+    flat
+        The labels, where they were flattened already, off the GUI thread.
     """
     from napari.utils.colormaps import DirectLabelColormap
 
-    flat = segmentation.labels()
     organs = segmentation.organs
     colors: dict[int | None, str] = {None: UNKNOWN_ORGAN_COLOR, 0: "transparent"}
     colors.update({organ.id: organ.color for organ in organs})
@@ -186,7 +192,8 @@ def segmentation_to_layer(
         "opacity": 0.5,
         "metadata": {METADATA_KEY: origin},
     }
-    return flat.array, attributes, "labels"
+    labels = segmentation.labels().array if flat is None else flat
+    return labels, attributes, "labels"
 
 
 def segmentation_from_layer(layer: "Labels") -> Segmentation:
@@ -224,6 +231,12 @@ def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
         slice_numbers=_numbers_for(origin, len(labels)),
         provenance=provenance,
     )
+
+
+def painted_volumes(labels: np.ndarray, origin: Origin) -> dict[str, float]:
+    """Volume of each organ of a label image in millilitres, by organ name."""
+    voxel_ml = float(np.prod(origin.spacing)) / 1000.0
+    return {organ.name: np.count_nonzero(labels == organ.id) * voxel_ml for organ in origin.organs}
 
 
 def _numbers_for(origin: Origin, slices: int) -> tuple[int, ...] | None:

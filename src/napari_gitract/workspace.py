@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ModelEvents",
+    "Review",
     "ReviewedSlice",
     "Workspace",
     "current_slice",
@@ -63,6 +64,14 @@ class ReviewedSlice:
     edited: bool
 
 
+@dataclass(frozen=True)
+class Review:
+    """What is to be trained on, and which edited slices the user took off that list."""
+
+    slices: list[ReviewedSlice]
+    left_out: list[int]
+
+
 class Workspace:
     """The shared state of one viewer's widgets.
 
@@ -93,16 +102,21 @@ class Workspace:
         """Whether it is known what the program drew on this layer."""
         return self._baseline(layer) is not None
 
-    def reviewed(self, layer: "Labels") -> list[ReviewedSlice]:
-        """The slices to train on, ascending: edited, or accepted as they stood."""
+    def review(self, layer: "Labels") -> Review:
+        """Compare the layer with its prediction, once, and add what the user decided."""
         edited = set(self.edited(layer))
         left_out = self._slices(layer, LEFT_OUT)
-        accepted = self._slices(layer, ACCEPTED)
-        return [
+        wanted = (edited | self._slices(layer, ACCEPTED)) - left_out
+        slices = [
             ReviewedSlice(index, index in edited)
-            for index in sorted((edited | accepted) - left_out)
+            for index in sorted(wanted)
             if index < len(layer.data)
         ]
+        return Review(slices, sorted(left_out & edited))
+
+    def reviewed(self, layer: "Labels") -> list[ReviewedSlice]:
+        """The slices to train on, ascending: edited, or accepted as they stood."""
+        return self.review(layer).slices
 
     def edited(self, layer: "Labels") -> list[int]:
         """The slices that differ from the prediction now; none without a baseline."""
@@ -110,10 +124,6 @@ class Workspace:
 
         baseline = self._baseline(layer)
         return [] if baseline is None else edited_slices(np.asarray(layer.data), baseline)
-
-    def left_out(self, layer: "Labels") -> list[int]:
-        """Edited slices that the user does not want to train on."""
-        return sorted(self._slices(layer, LEFT_OUT) & set(self.edited(layer)))
 
     def accept(self, layer: "Labels", slices: Iterable[int]) -> None:
         """Add slices: right as they stand, or edited and wanted after all."""

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import tifffile
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from npe2 import PluginManager, PluginManifest
@@ -86,9 +87,18 @@ def test_any_labels_layer_in_millimetres_can_be_saved(tmp_path):
     assert again["scale"] == (3, 2, 2)
 
 
-def test_labels_without_voxel_size_are_refused(tmp_path):
-    data, attributes, _ = Labels(np.ones((3, 8, 8), int)).as_layer_data_tuple()
-    with pytest.raises(InputError):
+def test_labels_that_are_no_organs_are_saved_as_napari_would(tmp_path):
+    cells = np.arange(3 * 8 * 8, dtype=np.int32).reshape(3, 8, 8)
+    data, attributes, _ = Labels(cells).as_layer_data_tuple()
+    [path] = write_labels(str(tmp_path / "cells.tif"), data, attributes)
+    np.testing.assert_array_equal(tifffile.imread(path), cells)
+
+
+def test_a_value_that_is_no_organ_is_refused_in_a_layer_of_ours(tmp_path, phantom):
+    layer = Layer.create(*segmentation_to_layer(phantom[1]))
+    layer.data[0, 0, 0] = 9
+    data, attributes, _ = layer.as_layer_data_tuple()
+    with pytest.raises(InputError, match="9"):
         write_labels(str(tmp_path / "labels.tif"), data, attributes)
     assert list(tmp_path.iterdir()) == []
 

@@ -97,7 +97,7 @@ def test_an_edited_slice_can_be_left_out_and_taken_back(viewer, labels):
     labels.paint((4, 15, 15), 1)
     workspace.leave_out(labels, [4])
     assert workspace.reviewed(labels) == []
-    assert workspace.left_out(labels) == [4]
+    assert workspace.review(labels).left_out == [4]
     workspace.accept(labels, [4])
     assert workspace.reviewed(labels) == [ReviewedSlice(4, True)]
 

@@ -10,7 +10,7 @@ from gitract.errors import GitractError
 from napari_gitract.jobs import tell_error
 from napari_gitract.widgets._choices import follow
 from napari_gitract.widgets._parts import button_row, note
-from napari_gitract.workspace import ReviewedSlice, Workspace, current_slice, go_to_slice
+from napari_gitract.workspace import Review, ReviewedSlice, Workspace, current_slice, go_to_slice
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -79,8 +79,9 @@ class SliceReview(QWidget):
         self._quiet.stop()
         layer = self._layer
         before = self.slices
-        self.slices = [] if layer is None else self._workspace.reviewed(layer)
-        self.summary.setText(self._summary())
+        review = Review([], []) if layer is None else self._workspace.review(layer)
+        self.slices = review.slices
+        self.summary.setText(self._summary(review.left_out))
         for button in (self.add_button, self.remove_button):
             button.setEnabled(layer is not None)
         if self.slices != before or self.list.count() != len(self.slices):
@@ -97,12 +98,12 @@ class SliceReview(QWidget):
             self.list.addItem(item)
             item.setSelected(reviewed.index == selected)
 
-    def _summary(self) -> str:
+    def _summary(self, left_out: list[int]) -> str:
         if self._layer is None:
             return "No Labels layer: segment a scan first."
         edited = sum(reviewed.edited for reviewed in self.slices)
         text = f"{edited} edited, {len(self.slices) - edited} right as they stood."
-        if left_out := self._workspace.left_out(self._layer):
+        if left_out:
             text += f" Left out: {', '.join(map(str, left_out))}."
         if not self._workspace.has_baseline(self._layer):
             return f"{text} Not a prediction: add the slices by hand."

@@ -1,7 +1,9 @@
 """Segment: an Image layer becomes a Labels layer of organs, with their volumes."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
@@ -16,10 +18,17 @@ from qtpy.QtWidgets import (
 
 from gitract import INTENDED_USE
 from gitract.errors import GitractError, InputError
+from gitract.organs import Organ
 from gitract.progress import Progress, Report
 from gitract.scan import Segmentation
 from napari_gitract.jobs import errors_shown, tell_error
-from napari_gitract.layers import scan_from_layer, segmentation_from_layer, segmentation_to_layer
+from napari_gitract.layers import (
+    origin_of,
+    painted_volumes,
+    scan_from_layer,
+    segmentation_from_layer,
+    segmentation_to_layer,
+)
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._panel import JobBar, Panel
 from napari_gitract.widgets._parts import (
@@ -84,7 +93,7 @@ class Segment(Panel):
         self._quiet.timeout.connect(self._measure)
         follow(self, self.workspace.labels_touched, self._on_touched)
         self._arrange()
-        self._show_volumes(None)
+        self._show_volumes((), {})
         self.update_state()
 
     def _arrange(self) -> None:
@@ -118,16 +127,20 @@ class Segment(Panel):
         model_id = None if model is None else model.id
         device = self.device.device
 
-        def work(report: Report) -> Segmentation:
+        def work(report: Report) -> tuple[Segmentation, np.ndarray, dict[str, float]]:
             report(Progress(0, 0, "Loading the model"))
             from gitract.predict import Segmenter
 
-            return Segmenter(model_id, device=device).segment(scan, slices=slices, report=report)
+            segmenter = Segmenter(model_id, device=device)
+            segmentation = segmenter.segment(scan, slices=slices, report=report)
+            # Whole-stack passes, a tenth of a second each on a slow machine: done here, not
+            # on the GUI thread.
+            return segmentation, segmentation.labels().array, segmentation.volumes_ml
 
-        def add(segmentation: Segmentation) -> None:
-            self._add(segmentation, image, slices)
+        def add(result: tuple[Segmentation, np.ndarray, dict[str, float]]) -> None:
+            self._add(*result, image, slices)
 
-        self._show_volumes(None)
+        self._show_volumes((), {})
         self.run(f"Segmenting {image.name}", work, self.bar, add)
 
     def _chosen_slices(self, image: Image) -> range | None:
@@ -143,13 +156,20 @@ class Segment(Panel):
             )
         return range(self.first.value(), self.last.value() + 1)
 
-    def _add(self, segmentation: Segmentation, image: Image, slices: range | None) -> None:
+    def _add(
+        self,
+        segmentation: Segmentation,
+        labels: np.ndarray,
+        volumes_ml: Mapping[str, float],
+        image: Image,
+        slices: range | None,
+    ) -> None:
         model = segmentation.provenance.get("model", "segmentation")
         data, attributes, _ = segmentation_to_layer(
-            segmentation, image, name=f"{image.name} · {model}"
+            segmentation, image, name=f"{image.name} · {model}", flat=labels
         )
         self.result = self.viewer.add_labels(data, **attributes)
-        self._show_volumes(segmentation)
+        self._show_volumes(segmentation.organs, volumes_ml)
         if slices is None:
             say(self.hint, "Correct it with napari's brush, then use Fine-tune.")
         else:
@@ -160,15 +180,12 @@ class Segment(Panel):
                 else f"Only slices {slices[0]} to {slices[-1]} were segmented, and measured.",
             )
 
-    def _show_volumes(self, segmentation: Segmentation | None) -> None:
+    def _show_volumes(self, organs: Sequence[Organ], volumes_ml: Mapping[str, float]) -> None:
         for widget in (self.volumes, self.save_button):
-            widget.setVisible(segmentation is not None)
-        if segmentation is None:
-            return
-        organs = segmentation.organs
+            widget.setVisible(bool(organs))
         fill_table(
             self.volumes,
-            [[organ.title, f"{segmentation.volumes_ml[organ.name]:.1f} mL"] for organ in organs],
+            [[organ.title, f"{volumes_ml[organ.name]:.1f} mL"] for organ in organs],
             [color_icon(organ.color) for organ in organs],
         )
         fit_height(self.volumes)
@@ -181,8 +198,9 @@ class Segment(Panel):
         """Volumes of the result as it is painted now."""
         if self.result is None or self.result not in self.viewer.layers:
             return
-        with errors_shown():
-            self._show_volumes(segmentation_from_layer(self.result))
+        origin = origin_of(self.result.metadata)
+        if origin is not None:
+            self._show_volumes(origin.organs, painted_volumes(self.result.data, origin))
 
     def _paint_with(self, row: int, _column: int) -> None:
         if self.result is not None and self.result in self.viewer.layers:

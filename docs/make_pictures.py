@@ -1,0 +1,108 @@
+"""Make the pictures of the user guide, from a phantom: ``python docs/make_pictures.py``.
+
+Needs a screen; without one run it under ``xvfb-run -a -s "-screen 0 1366x768x24"``.
+The models are kept in a temporary folder, so whoever runs it keeps their own.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+PICTURES = Path(__file__).parent / "pictures"
+LOAD, SEGMENT, FINE_TUNE, MODELS = "Load scan", "Segment", "Fine-tune", "Models"
+
+
+def main() -> None:
+    """Do the main job on a phantom and photograph each step."""
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GITRACT_HOME"] = folder
+        import napari
+
+        from gitract.phantom import abdomen, write_day
+
+        day = write_day(Path(folder) / "phantom", *abdomen())
+        viewer = napari.Viewer()
+        viewer.window.resize(1366, 768)
+        try:
+            photograph(viewer, day)
+        finally:
+            viewer.close()
+            spin(0.2)
+
+
+def photograph(viewer, day: Path) -> None:
+    """One picture for each widget at work."""
+    from gitract.fine_tune import FineTuneSettings
+
+    dock, load = open_widget(viewer, LOAD)
+    load.path.setText(str(day))
+    load.load()
+    spin(until=lambda: not load.busy)
+    load.path.setText(day.name)
+    image, reference = viewer.layers
+    picture(viewer, "load")
+    viewer.window.remove_dock_widget(dock)
+
+    dock, segment = open_widget(viewer, SEGMENT)
+    segment.segment()
+    spin(until=lambda: not segment.busy)
+    reference.visible = False
+    picture(viewer, "segment")
+    viewer.window.remove_dock_widget(dock)
+
+    dock, tune = open_widget(viewer, FINE_TUNE)
+    for index in (14, 18, 24, 28, 32):
+        correct(segment.result, reference, index)
+    middle = image.data_to_world((24, 0, 0))[0]
+    viewer.dims.set_point(0, middle)
+    tune.settings = FineTuneSettings(steps=24, evaluate_every=4, parts=2)  # a short one
+    tune.start()
+    spin(until=lambda: len(tune.curves.values["dice"][0]) > 3 or not tune.busy)
+    picture(viewer, "fine_tune")
+    spin(until=lambda: not tune.busy)
+    picture(viewer, "card")
+    tune.keep("phantom")
+    viewer.window.remove_dock_widget(dock)
+
+    open_widget(viewer, MODELS)
+    picture(viewer, "models")
+
+
+def correct(labels, reference, index: int) -> None:
+    """Make a slice of the labels what the reference says, as a brush would."""
+    truth = reference.data[index]
+    rows, columns = np.nonzero(labels.data[index] != truth)
+    if len(rows):
+        labels.data_setitem((np.full(len(rows), index), rows, columns), truth[rows, columns])
+
+
+def open_widget(viewer, name: str):
+    """Dock a widget and let it be drawn."""
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-gitract", name)
+    spin(0.2)
+    return dock, widget
+
+
+def picture(viewer, name: str) -> None:
+    """Save the whole window."""
+    spin(0.5)
+    viewer.screenshot(str(PICTURES / f"{name}.png"), canvas_only=False)
+
+
+def spin(seconds: float = 0.1, until: Callable[[], bool] = lambda: True) -> None:
+    """Let the window work for some time, and until something is so."""
+    from qtpy.QtWidgets import QApplication
+
+    start = time.monotonic()
+    while time.monotonic() - start < seconds or not until():
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()
