@@ -11,6 +11,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,16 +114,21 @@ class ModelStore:
         self._pointer = self.home / "active.json"
 
     def models(self) -> list[ModelInfo]:
-        """Every version, the shipped one first, then from old to new."""
+        """Every version, the shipped one first, then from old to new.
+
+        A damaged one is left out, so that the others stay of use; `find` says what is
+        wrong with it.
+        """
         folders = (
             [f for f in self._models.iterdir() if f.is_dir() and not f.name.startswith(".")]
             if self._models.is_dir()
             else []
         )
-        own = sorted(
-            (ModelInfo.of_folder(folder) for folder in folders),
-            key=lambda info: (info.created, info.id),
-        )
+        own = []
+        for folder in folders:
+            with suppress(InputError):
+                own.append(ModelInfo.of_folder(folder))
+        own.sort(key=lambda info: (info.created, info.id))
         return [ModelInfo.of_folder(_SHIPPED), *own]
 
     def find(self, model: str | Path | None = None) -> ModelInfo:
@@ -139,6 +145,8 @@ class ModelStore:
             for info in self.models():
                 if info.id == model:
                     return info
+            if (self._models / model).is_dir():
+                return ModelInfo.of_folder(self._models / model)  # damaged: says how
         if Path(model).is_dir():
             return ModelInfo.of_folder(Path(model))
         known = ", ".join(info.id for info in self.models())
@@ -265,7 +273,7 @@ class ModelStore:
         base = re.sub(r"-v\d+$", "", base)
         taken = {info.id for info in self.models()}
         number, candidate = 1, base
-        while candidate in taken:
+        while candidate in taken or (self._models / candidate).exists():
             number += 1
             candidate = f"{base}-v{number}"
         return candidate
@@ -290,7 +298,8 @@ class ModelStore:
                 f"The active model could not be noted in {self.home}: {error.strerror}."
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
 
 
 def _copy_model(source: Path, target: Path) -> None:
