@@ -45,6 +45,7 @@ def photograph(viewer, day: Path) -> None:
     spin(until=lambda: not load.busy)
     load.path.setText(day.name)
     image, reference = viewer.layers
+    viewer.dims.set_point(0, image.data_to_world((17, 0, 0))[0])  # all three organs
     picture(viewer, "load")
     viewer.window.remove_dock_widget(dock)
 
@@ -58,8 +59,6 @@ def photograph(viewer, day: Path) -> None:
     dock, tune = open_widget(viewer, FINE_TUNE)
     for index in (14, 18, 24, 28, 32):
         correct(segment.result, reference, index)
-    middle = image.data_to_world((24, 0, 0))[0]
-    viewer.dims.set_point(0, middle)
     tune.settings = FineTuneSettings(steps=24, evaluate_every=4, parts=2)  # a short one
     tune.start()
     spin(until=lambda: len(tune.curves.values["dice"][0]) > 3 or not tune.busy)

@@ -123,7 +123,8 @@ class LoadScan(Panel):
 def _spacing_box(axis: str) -> QDoubleSpinBox:
     box = QDoubleSpinBox()
     box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(50)
+    # napari's style gives every spin box room for its buttons, which these have not.
+    box.setStyleSheet("QDoubleSpinBox { min-width: 40px; }")
     box.setRange(0.0, 100.0)
     box.setDecimals(2)
     box.setSingleStep(0.1)
