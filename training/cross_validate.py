@@ -44,7 +44,9 @@ def run_fold(recipe: Recipe, data: Path, patient: str, output: Path) -> list[Org
     return scores
 
 
-def write_card(recipe: Recipe, data: Path, scores: list[OrganScore], folder: Path) -> None:
+def write_card(
+    recipe: Recipe, steps: int, data: Path, scores: list[OrganScore], folder: Path
+) -> None:
     """Put cross-validated scores into a model's card and configuration."""
     by_scan: dict[str, PatientScore] = {}
     for score in scores:
@@ -55,7 +57,7 @@ def write_card(recipe: Recipe, data: Path, scores: list[OrganScore], folder: Pat
     mean = ", ".join(f"{organ.replace('_', ' ')} {value:.3f}" for organ, value in means.items())
     how = (
         f"the scans' own grid, by cross-validation: for each patient the recipe was trained "
-        f"without any slice of that patient, while the model that is kept here has seen all. "
+        f"for {steps} steps without any slice of that patient, while the model that is kept here has seen all. "
         f"Mean over patients: {mean}. By scan"
     )
     card = training_card(config, recipe, load_stacks(recipe, data), list(by_scan.values()), how)
@@ -68,14 +70,18 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--patients", required=True, help="as case16,case20")
+    parser.add_argument("--steps", type=int, help="of each fold, where time is short")
     parser.add_argument("--card", type=Path, help="model folder whose card gets the scores")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     recipe = read_recipe(options.config)
+    steps = options.steps or recipe.optimisation.steps
+    fold_optimisation = recipe.optimisation.model_copy(update={"steps": steps})
+    fold_recipe = recipe.model_copy(update={"optimisation": fold_optimisation})
     scores: list[OrganScore] = []
     for patient in options.patients.split(","):
         print(f"Without {patient}", flush=True)
-        scores += run_fold(recipe, options.data, patient, options.output / patient)
+        scores += run_fold(fold_recipe, options.data, patient, options.output / patient)
     print("| scan | slices | organ | 3-D Dice | slice Dice |\n|---|---|---|---|---|")
     for s in scores:
         cells = ["–" if value is None else f"{value:.3f}" for value in (s.dice, s.slice_dice)]
@@ -84,7 +90,7 @@ def main() -> None:
     print("Mean over patients:", ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
     content = {"recipe": recipe.id, "mean_dice": means, "scores": [s.as_dict() for s in scores]}
     if options.card is not None:
-        write_card(recipe, options.data, scores, options.card)
+        write_card(recipe, steps, options.data, scores, options.card)
     (options.output / "scores.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
