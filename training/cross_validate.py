@@ -57,8 +57,8 @@ def write_card(
     mean = ", ".join(f"{organ.replace('_', ' ')} {value:.3f}" for organ, value in means.items())
     how = (
         f"the scans' own grid, by cross-validation: for each patient the recipe was trained "
-        f"for {steps} steps without any slice of that patient, while the model that is kept here has seen all. "
-        f"Mean over patients: {mean}. By scan"
+        f"for {steps} steps without any slice of that patient, while the model that is kept here "
+        f"has seen all. Mean over patients: {mean}. By scan"
     )
     card = training_card(config, recipe, load_stacks(recipe, data), list(by_scan.values()), how)
     (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
