@@ -32,8 +32,9 @@ app = typer.Typer(
 models_app = typer.Typer(help="Installed models and their versions.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
+# Paths may hold brackets, which are no markup.
+_out = Console(highlight=False, markup=False)
+_err = Console(stderr=True, highlight=False, markup=False)
 
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Model id or folder; default: the active one.")
@@ -56,21 +57,24 @@ def main() -> None:
         _fail(str(error))
     except _USAGE_ERROR as error:  # unknown option, missing argument
         _fail(error.format_message())
-    except (Cancelled, KeyboardInterrupt, typer.Abort):
-        _err.print("Cancelled: nothing was kept.")
+    except (Cancelled, KeyboardInterrupt, typer.Abort) as ended:
+        _err.print(str(ended) or "Cancelled: nothing was kept.", soft_wrap=True)
         sys.exit(130)
+    except OSError as error:
+        _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     sys.exit(result if isinstance(result, int) else 0)
 
 
 def _fail(sentence: str) -> NoReturn:
-    _err.print(f"Error: {sentence}", soft_wrap=True, markup=False)
+    _err.print(f"Error: {sentence}", soft_wrap=True)
     sys.exit(2)
 
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Report]:
     """A progress bar on standard error, and the report that moves it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), TimeElapsedColumn())
     with ProgressBar(*columns, console=_err, transient=True, disable=quiet) as bar:
         task = bar.add_task("Starting", total=None)
 
@@ -113,6 +117,8 @@ def parse_slices(text: str | None) -> list[int] | None:
             slices += range(int(first), int(last)) if colon else [int(first)]
         except ValueError:
             raise InputError(f"Slices {text!r} are not like 40:60 or 40,52,63.") from None
+    if not slices:
+        raise InputError(f"Slices {text!r} hold no slice: the second number is not included.")
     return slices
 
 
@@ -383,7 +389,7 @@ def show(model: str, as_json: Json = False) -> None:
 
     found = ModelStore().find(model)
     content = {"id": found.id, "path": str(found.path), "dice": found.dice, "card": found.card}
-    _print(as_json, content, lambda: _out.print(found.card, markup=False))
+    _print(as_json, content, lambda: _out.print(found.card))
 
 
 @models_app.command()

@@ -29,7 +29,7 @@ from gitract.model_config import ModelConfig
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network, save_model
 from gitract.organs import Organ
-from gitract.predict import chosen_slices, masks_of_slices
+from gitract.predict import check_finite, chosen_slices, masks_of_slices
 from gitract.preparation import network_input, prepare_slices
 from gitract.progress import Progress, Report, silent
 from gitract.scan import Scan, Segmentation
@@ -381,12 +381,11 @@ class _Job:
 
     def _train_on_all(self, curves: list[list[_Counts]]) -> tuple[nn.Module, Card]:
         settings = self.lesson.settings
-        steps, before, after = settings.steps, None, None
-        if curves:
-            pooled = [sum(counts[1:], counts[0]) for counts in zip(*curves, strict=True)]
+        steps, best = settings.steps, 0
+        pooled = [sum(counts[1:], counts[0]) for counts in zip(*curves, strict=True)]
+        if pooled:
             best = 1 + int(np.argmax([counts.mean() for counts in pooled[1:]]))
             steps = min(best * settings.evaluate_every, settings.steps)
-            before, after = pooled[0], pooled[best]
         self._total = self._done + steps
         network = copy.deepcopy(self.original)
         trained = 0
@@ -396,7 +395,11 @@ class _Job:
                 message = f"Training on all {len(self.slices)} slices: step {trained} of {steps}"
                 self._say(message, {"loss": loss})
         except Stopped:
-            pass  # the weights of this moment are the best so far of this training
+            # The weights of this moment are the best so far of this training, and the
+            # checks tell no more of them than what they saw after as many steps.
+            if trained < steps:
+                best = min(best, trained // settings.evaluate_every)
+        before, after = (pooled[0], pooled[best]) if pooled else (None, None)
         how = f"{len(self.parts)}-fold cross-validation over the reviewed slices"
         return network, self._card(before, after, self.slices, self.slices, trained, how)
 
@@ -435,6 +438,11 @@ class _Job:
             verdict: Verdict = "unproven"
             sentence = "One reviewed slice leaves none to check on: review at least two."
             return Card(rows, verdict, sentence, "no slice held out", (), tuple(trained_on), steps)
+        if all(row.before is None and row.after is None for row in rows):
+            sentence = "No organ on the reviewed slices to compare: review slices that hold some."
+            return Card(
+                rows, "unproven", sentence, method, tuple(held_out), tuple(trained_on), steps
+            )
         verdict, sentence = _verdict(before.mean(), after.mean(), len(held_out))
         return Card(rows, verdict, sentence, method, tuple(held_out), tuple(trained_on), steps)
 
@@ -464,7 +472,11 @@ def _check(scan: Scan, segmentation: Segmentation, config: ModelConfig) -> None:
             "they belong to different scans."
         )
     ids = [organ.id for organ in config.organs]
-    extra = [organ for organ in segmentation.organs if organ.id not in ids]
+    extra = [
+        organ
+        for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True)
+        if organ.id not in ids and mask.any()
+    ]
     if extra:
         raise InputError(
             f"The labels hold {extra[0].name}, which {config.id} does not outline: remove it."
@@ -523,12 +535,15 @@ def fine_tune(
     parent = store.find(model)
     network, config = load_network(parent.path)
     _check(scan, segmentation, config)
+    check_finite(scan)
     reviewed = chosen_slices(slices, len(scan.voxels))
     report(Progress(0, 0, "Preparing the scan"))
     network = network.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     masks = np.zeros((len(config.organs), *scan.shape), dtype=np.bool_)
+    place = {organ.id: index for index, organ in enumerate(config.organs)}
     for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
-        masks[[o.id for o in config.organs].index(organ.id)] = mask
+        if organ.id in place:
+            masks[place[organ.id]] = mask
     prepared = prepare_slices(scan.voxels, scan.spacing, config.preparation)
     size = (prepared.shape[1], prepared.shape[2])
     lesson = _Lesson(

@@ -19,7 +19,7 @@ from gitract.preparation import network_input, prepare_slices, to_grid
 from gitract.progress import Progress, Report, silent
 from gitract.scan import Scan, Segmentation
 
-__all__ = ["Segmenter", "chosen_slices", "masks_of_slices"]
+__all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
 
 _BATCH = {"cpu": 8, "cuda": 32, "mps": 16}
 
@@ -39,6 +39,18 @@ def chosen_slices(slices: Iterable[int] | None, count: int) -> list[int]:
         if not 0 <= index < count:
             raise InputError(f"Slice {index} is not in this scan: it has slices 0 to {count - 1}.")
     return chosen
+
+
+def check_finite(scan: Scan) -> None:
+    """Refuse a scan with voxels that a network cannot take.
+
+    Raises
+    ------
+    InputError
+        A voxel is not a finite number.
+    """
+    if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
+        raise InputError(f"{scan.name} holds voxels that are not finite numbers: repair it.")
 
 
 @torch.inference_mode()
@@ -144,8 +156,7 @@ class Segmenter:
             A slice is not in the scan, or a voxel is not a finite number.
         """
         indices = chosen_slices(slices, len(scan.voxels))
-        if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
-            raise InputError(f"{scan.name} holds voxels that are not finite numbers: repair it.")
+        check_finite(scan)
         report(Progress(0, len(indices), "Preparing the scan"))
         prepared = prepare_slices(scan.voxels, scan.spacing, self.config.preparation)
         masks = np.zeros((len(self.config.organs), *scan.shape), dtype=np.bool_)
