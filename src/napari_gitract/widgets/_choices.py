@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from napari.layers import Layer
 from qtpy.QtCore import QObject, Qt, Signal
@@ -21,13 +22,18 @@ __all__ = ["DeviceChoice", "LayerChoice", "ModelChoice", "follow"]
 def follow(owner: QObject, signal: Any, slot: Callable[..., Any]) -> None:
     """Connect an event of napari or psygnal to a widget, until Qt destroys the widget.
 
-    Those events outlive widgets, and calling a destroyed one raises an error.
+    Those events outlive widgets, and calling a destroyed one raises an error. So does
+    comparing with one, which napari below 0.7 does to disconnect a method: it gets a plain
+    function instead.
     """
-    signal.connect(slot)
+
+    def forward(*arguments: Any) -> None:
+        slot(*arguments)
 
     def let_go(*_: Any) -> None:
-        signal.disconnect(slot)
+        signal.disconnect(forward)
 
+    signal.connect(forward)
     owner.destroyed.connect(let_go)
 
 
@@ -57,6 +63,7 @@ class LayerChoice(_Choice):
         self._viewer = viewer
         self._kind = kind
         self._layers: list[Layer] = []
+        self._followed: WeakSet[Layer] = WeakSet()
         self.currentIndexChanged.connect(self._announce)
         events = viewer.layers.events
         follow(self, events.inserted, self._on_inserted)
@@ -97,7 +104,9 @@ class LayerChoice(_Choice):
         ]
         for layer in self._layers:
             self.addItem(layer.name)
-            layer.events.name.connect(self._refresh)
+            if layer not in self._followed:
+                self._followed.add(layer)
+                follow(self, layer.events.name, self._refresh)
         if before in self._layers:
             self.setCurrentIndex(self._layers.index(before))
         self.blockSignals(False)
