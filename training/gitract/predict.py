@@ -89,8 +89,21 @@ def masks_of_slices(
         images = network_input(prepared, batch, preparation).to(
             device, memory_format=torch.channels_last
         )
-        # a logit above 0 is a probability above one half
-        yield batch, (to_grid(network(images), shape) > 0).cpu().numpy()
+        yield batch, _masks_on_grid(network(images), shape)
+
+
+def _masks_on_grid(logits: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
+    """Resample logits ``(slice, organ, row, column)`` and decide: above 0 is above one half.
+
+    Interpolation never exceeds its neighbours, so a map that is nowhere above 0 stays
+    empty, and most maps are: they are not resampled.
+    """
+    masks = np.zeros((*logits.shape[:2], *shape), dtype=np.bool_)
+    present = logits.amax(dim=(2, 3)) > 0
+    if present.any():
+        found = to_grid(logits[present][:, None], shape)[:, 0] > 0
+        masks[present.cpu().numpy()] = found.cpu().numpy()
+    return masks
 
 
 class Segmenter:
