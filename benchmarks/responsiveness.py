@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from _bench import finish
 
 TICK_MS = 5
@@ -82,8 +84,9 @@ def run(scan_folder: Path | None) -> list[list[str]]:
     rows.append(watch("segmenting again", lambda: segment.busy))
     labels = viewer.layers[-1]
     middle = len(labels.data) // 2
+    down, across = (axis.ravel() for axis in np.mgrid[100:130, 100:130])
     for index in (middle - 12, middle, middle + 12):
-        labels.data_setitem((index, slice(100, 130), slice(100, 130)), 3)
+        labels.data_setitem((np.full_like(down, index), down, across), 3)
     fine_tune.review.refresh()
     fine_tune.start()
     rows.append(watch("fine-tuning on 3 slices", lambda: fine_tune.busy))

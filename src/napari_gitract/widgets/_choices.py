@@ -151,8 +151,8 @@ class ModelChoice(_Choice):
             return
         self._models = [active, *others]
         for model in self._models:
-            self.addItem(f"● {model.title}" if model is active else model.title)
-            self.setItemData(self.count() - 1, model.id, Qt.ItemDataRole.ToolTipRole)
+            self.addItem(f"● {model.id}" if model is active else model.id)
+            self.setItemData(self.count() - 1, model.title, Qt.ItemDataRole.ToolTipRole)
 
 
 class DeviceChoice(_Choice):

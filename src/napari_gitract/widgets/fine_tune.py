@@ -188,7 +188,7 @@ class FineTune(Panel):
             info = self.candidate.keep(name or None)
             self.candidate = None
             self.card.hide()
-            say(self.hint, f"{info.title} is the active model now. Segment again to see it.")
+            say(self.hint, f"{info.id} is the active model now. Segment again to see it.")
             model_events.changed.emit()
         self.update_state()
 

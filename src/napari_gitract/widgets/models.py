@@ -67,7 +67,7 @@ class Models(Panel):
             ids = [model.id for model in self._models]
             rows = [
                 [
-                    f"● {model.title}" if model.id == active.id else model.title,
+                    f"● {model.id}" if model.id == active.id else model.id,
                     model.created[:10],
                     _mean_dice(model),
                 ]
