@@ -1,46 +1,15 @@
 """Scans made by code: enough of an abdomen to see, to segment and to save."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
-from gitract.io.competition import encode_rle, slice_file_name, slice_id
-from gitract.io.png import write_grey_png
 from gitract.organs import ORGANS, organ_named
+from gitract.phantom import abdomen, write_day
 from gitract.scan import Scan, Segmentation, Spacing
 
 __all__ = ["abdomen_phantom", "l_phantom", "write_competition_day"]
-
-# Centre and radius of each blob as fractions of (slices, rows, columns); the patient's
-# left is on the right. The stomach reaches into the first bowel loop below it.
-_BLOBS = {
-    "stomach": [((0.30, 0.42, 0.64), (0.24, 0.14, 0.13))],
-    "small_bowel": [
-        ((0.55, 0.46, 0.58), (0.20, 0.09, 0.09)),
-        ((0.66, 0.58, 0.45), (0.20, 0.08, 0.11)),
-        ((0.75, 0.45, 0.42), (0.18, 0.08, 0.07)),
-    ],
-    "large_bowel": [
-        ((0.62, 0.52, 0.24), (0.30, 0.10, 0.06)),
-        ((0.62, 0.52, 0.77), (0.30, 0.10, 0.06)),
-        ((0.45, 0.33, 0.45), (0.10, 0.06, 0.20)),
-    ],
-}
-_BRIGHTNESS = {"stomach": 900.0, "small_bowel": 650.0, "large_bowel": 260.0}
-_BODY, _AIR = 420.0, 12.0
-
-
-def _ellipsoid(
-    shape: tuple[int, int, int], centre: tuple[float, ...], radius: tuple[float, ...]
-) -> np.ndarray:
-    """Mask of an ellipsoid given in fractions of the volume."""
-    axes = [
-        ((np.arange(size) + 0.5) / size - middle) / reach
-        for size, middle, reach in zip(shape, centre, radius, strict=True)
-    ]
-    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
-    return np.asarray(z**2 + y**2 + x**2 < 1)
 
 
 def abdomen_phantom(
@@ -58,32 +27,7 @@ def abdomen_phantom(
         The scan (``uint16``) and the true masks of all organs; stomach and small bowel
         share some voxels.
     """
-    shape = (slices, rows, columns)
-    rng = np.random.default_rng(seed)
-    body = _ellipsoid(shape, (0.5, 0.5, 0.5), (10.0, 0.40, 0.46))
-    values = np.where(body, _BODY, _AIR)
-    masks = np.stack(
-        [
-            np.any([_ellipsoid(shape, *blob) for blob in _BLOBS[organ.name]], axis=0)
-            for organ in ORGANS
-        ]
-    )
-    for organ, mask in zip(ORGANS, masks, strict=True):
-        values[mask] = _BRIGHTNESS[organ.name]
-    values = ndimage.gaussian_filter(values, (0.3, 0.8, 0.8))
-    values *= 1 + 0.5 * ndimage.gaussian_filter(rng.standard_normal(shape), (0.5, 1.5, 1.5))
-    values *= np.linspace(1.3, 0.7, rows)[:, None]  # a coil in front of the patient
-    values += np.abs(rng.normal(0, 12, shape))
-    name = "case1_day0"
-    scan = Scan(
-        voxels=np.clip(values, 0, None).astype(np.uint16),
-        spacing=spacing,
-        name=name,
-        slice_numbers=tuple(range(1, slices + 1)),
-    )
-    return scan, Segmentation(
-        masks=masks, spacing=spacing, name=name, slice_numbers=scan.slice_numbers
-    )
+    return abdomen((slices, rows, columns), spacing=spacing, seed=seed, name="case1_day0")
 
 
 def write_competition_day(
@@ -109,29 +53,10 @@ def write_competition_day(
     pathlib.Path
         The folder of the day.
     """
-    day = folder / "train" / scan.name.split("_")[0] / scan.name
-    (day / "scans").mkdir(parents=True)
     voxels = scan.voxels.astype(np.uint16)
     if bits == 8:
         voxels = (voxels / max(1, voxels.max()) * 255).astype(np.uint8)
-    numbers = scan.slice_numbers or tuple(range(1, len(voxels) + 1))
-    for number, pixels in zip(numbers, voxels, strict=True):
-        name = slice_file_name(number, scan.shape[1:], scan.spacing)
-        write_grey_png(pixels, day / "scans" / name)
-    if segmentation is not None:
-        _append_labels(folder / "train.csv", scan.name, numbers, segmentation)
-    return day
-
-
-def _append_labels(
-    csv: Path, day: str, numbers: tuple[int, ...], segmentation: Segmentation
-) -> None:
-    lines = [] if csv.exists() else ["id,class,segmentation"]
-    for index, number in enumerate(numbers):
-        for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
-            lines.append(f"{slice_id(day, number)},{organ.name},{encode_rle(mask[index])}")
-    with csv.open("a", encoding="utf-8") as out:
-        out.writelines(f"{line}\n" for line in lines)
+    return write_day(folder, replace(scan, voxels=voxels), segmentation)
 
 
 def l_phantom() -> Segmentation:
