@@ -302,12 +302,12 @@ class _Lesson:
             known = torch.ones(len(batch), len(self.masks), device=self.device)
             loss = masked_bce_dice(logits, masks.to(self.device), known)
             if not torch.isfinite(loss):
-                raise InputError(f"The training diverged (loss {float(loss)}): nothing was kept.")
+                raise InputError(f"The training diverged (loss {loss.item()}): nothing was kept.")
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            yield float(loss)
+            yield loss.item()
 
 
 def _square(maps: torch.Tensor) -> torch.Tensor:

@@ -59,20 +59,22 @@ class TrainingResult:
 
 
 class _StepSampler(Sampler[int]):
-    """Batch numbers of one epoch; Lightning tells it the epoch, also after a resume."""
+    """Batch numbers of one epoch, counted from the step that the run is at.
 
-    def __init__(self, steps_per_epoch: int) -> None:
+    Lightning's epoch number would do, but not after a resume: there it is one too high, or
+    comes after the first batch.
+    """
+
+    def __init__(self, module: lightning.LightningModule, steps_per_epoch: int) -> None:
+        self._module = module
         self._steps = steps_per_epoch
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
 
     def __len__(self) -> int:
         return self._steps
 
     def __iter__(self) -> Any:
-        return iter(range(self._epoch * self._steps, (self._epoch + 1) * self._steps))
+        first = self._module.global_step
+        return iter(range(first, first + self._steps))
 
 
 class SegmentationModule(lightning.LightningModule):
@@ -91,7 +93,7 @@ class SegmentationModule(lightning.LightningModule):
         loss = masked_bce_dice(logits, masks, known, dice_weight=weight)
         if not torch.isfinite(loss):
             raise InputError(
-                f"The loss is {float(loss)} at step {self.global_step}: "
+                f"The loss is {loss.item()} at step {self.global_step}: "
                 "lower optimisation.learning_rate."
             )
         self.log("loss", loss, on_step=False, on_epoch=True)
@@ -179,7 +181,7 @@ def _moving_average(decay: float) -> WeightAveraging:
 
 
 def _trainer(
-    recipe: Recipe, output: Path, device: torch.device, validate: bool, report: Report
+    recipe: Recipe, output: Path, device: torch.device, validate: bool, callbacks: list[Callback]
 ) -> lightning.Trainer:
     settings = recipe.optimisation
     every_epoch = ModelCheckpoint(
@@ -191,7 +193,7 @@ def _trainer(
         max_steps=settings.steps,
         max_epochs=-1,
         logger=CSVLogger(output, name="", version="log"),
-        callbacks=[_moving_average(settings.ema_decay), every_epoch, _Reporter(report)],
+        callbacks=[*callbacks, every_epoch],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -269,16 +271,21 @@ def train(
     settings = recipe.optimisation
     epochs = math.ceil(settings.steps / settings.steps_per_epoch)
     batches = Batches(training, recipe, epochs * settings.steps_per_epoch)
-    trainer = _trainer(recipe, output, torch_device, bool(held_out), report)
+    average = _moving_average(settings.ema_decay)
+    callbacks = [average, _Reporter(report)]
+    trainer = _trainer(recipe, output, torch_device, bool(held_out), callbacks)
     try:
         trainer.fit(
             module,
-            DataLoader(batches, batch_size=None, sampler=_StepSampler(settings.steps_per_epoch)),
+            DataLoader(
+                batches, batch_size=None, sampler=_StepSampler(module, settings.steps_per_epoch)
+            ),
             DataLoader(range(len(held_out)), batch_size=None),  # type: ignore[arg-type]
             ckpt_path=checkpoint if resume else None,
         )
     except SystemExit as interrupted:  # Lightning's answer to Ctrl+C
         raise Cancelled("Training was interrupted; --resume goes on.") from interrupted
+    average.on_train_end(trainer, module)  # skipped where a run is resumed at its end
     module.network.eval()
     scores = [_scan_dice(module.network, runs, recipe) for runs in held_out]
     config = config.model_copy(
