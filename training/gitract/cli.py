@@ -47,6 +47,7 @@ SpacingOption = Annotated[
 ]
 # Typer brings its own copy of click or the real one, by its version.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+_CANCELLED = "Cancelled: nothing was kept."
 
 
 def main() -> None:
@@ -58,10 +59,12 @@ def main() -> None:
     except _USAGE_ERROR as error:  # unknown option, missing argument
         _fail(error.format_message())
     except (Cancelled, KeyboardInterrupt, typer.Abort) as ended:
-        _err.print(str(ended) or "Cancelled: nothing was kept.", soft_wrap=True)
+        _err.print(str(ended) or _CANCELLED, soft_wrap=True)
         sys.exit(130)
     except OSError as error:
         _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
+    if result == 130:  # some versions of Typer turn Ctrl+C into it without a word
+        _err.print(_CANCELLED)
     sys.exit(result if isinstance(result, int) else 0)
 
 
