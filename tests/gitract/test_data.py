@@ -267,9 +267,9 @@ def test_a_batch_depends_on_the_seed_and_its_number_alone(recipe: Recipe) -> Non
 
 def test_batches_have_the_size_that_the_recipe_says(recipe: Recipe) -> None:
     images, masks, known = Batches([stack("case1")], recipe, 3)[0]
-    assert images.shape == (4, 3, 32, 32)
-    assert masks.shape == (4, 3, 32, 32)
-    assert known.shape == (4, 3)
+    assert images.shape == (6, 3, 32, 32)
+    assert masks.shape == (6, 3, 32, 32)
+    assert known.shape == (6, 3)
 
 
 def test_small_slices_are_padded_to_the_crop(recipe: Recipe) -> None:

@@ -86,10 +86,12 @@ def test_wrong_options_are_one_sentence(options: dict[str, object], part: str) -
 
 
 def test_a_saved_network_answers_the_same(tmp_path: Path, tiny_config: ModelConfig) -> None:
-    network = build_network(tiny_config)
+    network_config = NetworkConfig(name="encoder_unet", options=OPTIONS)
+    described = tiny_config.model_copy(update={"network": network_config})
+    network = build_network(described)
     network(torch.rand(4, 3, 32, 32))  # moves the statistics, which must be saved as well
     network.eval()
-    written = save_model(network, tiny_config, "# Card\n", tmp_path / "model")
+    written = save_model(network, described, "# Card\n", tmp_path / "model")
     back, config = load_network(tmp_path / "model")
     assert config == written
     assert not back.training
