@@ -4,8 +4,9 @@ The corrected slices are too few to give some of them away, so the proof comes f
 cross-validation: the model is trained on all but one part of the slices and scored on
 that part, in turn. Neighbouring slices look alike, so a part is a run of neighbours:
 never is a slice held out while the one next to it is trained on, unless there is only
-one run. The number of training steps that did best on average is then used to train
-the candidate on all of the slices.
+one run. An organ that is on slices of one part alone is not judged: the training that
+holds that part out has never seen it, unlike the candidate. The number of training steps
+that did best on average is then used to train the candidate on all of the slices.
 """
 
 import copy
@@ -83,8 +84,9 @@ class FineTuneSettings(BaseModel):
 class OrganChange:
     """Dice of one organ over all held-out slices together, before and after.
 
-    None where neither the contours nor the model have the organ there. `slices` counts
-    the held-out slices on which the organ was contoured.
+    None where it cannot be judged: neither the contours nor the model have the organ
+    there, or it is on slices of one part alone. `slices` counts the held-out slices on
+    which the organ was contoured.
     """
 
     organ: Organ
@@ -123,20 +125,18 @@ class Card:
 
     @property
     def mean_before(self) -> float | None:
-        """Mean over organs that have both numbers."""
-        return _mean([row.before for row in self._complete()])
+        """Mean over the organs that are judged."""
+        return _means(self.rows)[0]
 
     @property
     def mean_after(self) -> float | None:
-        """Mean over organs that have both numbers."""
-        return _mean([row.after for row in self._complete()])
-
-    def _complete(self) -> list[OrganChange]:
-        return [row for row in self.rows if row.before is not None and row.after is not None]
+        """Mean over the organs that are judged."""
+        return _means(self.rows)[1]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         content = asdict(self)
+        content["mean_before"], content["mean_after"] = _means(self.rows)
         content["rows"] = [
             {"organ": row.organ.name, "before": row.before, "after": row.after,
              "slices": row.slices}
@@ -193,6 +193,12 @@ class Candidate:
     def discard(self) -> None:
         """Forget the weights."""
         self._network = None
+
+
+def _means(rows: Sequence[OrganChange]) -> tuple[float | None, float | None]:
+    """Mean before and after, over the organs that have both."""
+    complete = [row for row in rows if row.before is not None and row.after is not None]
+    return _mean([row.before for row in complete]), _mean([row.after for row in complete])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -265,18 +271,35 @@ class _Lesson:
     settings: FineTuneSettings
     device: torch.device
 
-    def score(self, network: nn.Module, slices: list[int]) -> _Counts:
-        """Compare a network's answer with the contours of some slices."""
-        network.eval()
+    def score(self, network: nn.Module, slices: list[int], judged: np.ndarray) -> _Counts:
+        """Compare a network's answer with the contours of some slices, for organs `judged`."""
         overlap = np.zeros(len(self.masks))
         total = np.zeros(len(self.masks))
-        for batch, found in masks_of_slices(
-            network, self.prepared, slices, self.config.preparation, self.scan.shape[1:]
-        ):
+        for batch, found in self._predictions(network, slices):
             truth = self.masks[:, batch].swapaxes(0, 1)
             overlap += (found & truth).sum(axis=(0, 2, 3))
             total += found.sum(axis=(0, 2, 3)) + truth.sum(axis=(0, 2, 3))
-        return _Counts(overlap, total)
+        return _Counts(overlap * judged, total * judged)
+
+    def _taught(self, network: nn.Module, slices: list[int]) -> torch.Tensor:
+        """1 for each organ that these slices teach something about, else 0.
+
+        That is an organ contoured on one of them, or drawn there by the network. Of any
+        other organ they would only teach that it is never there, and it would be
+        forgotten.
+        """
+        taught = self.masks[:, slices].any(axis=(1, 2, 3))
+        for _, found in self._predictions(network, slices):
+            taught |= found.any(axis=(0, 2, 3))
+        return torch.tensor(taught, dtype=torch.float32, device=self.device)
+
+    def _predictions(
+        self, network: nn.Module, slices: list[int]
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        network.eval()
+        return masks_of_slices(
+            network, self.prepared, slices, self.config.preparation, self.scan.shape[1:]
+        )
 
     def train(self, network: nn.Module, slices: list[int], steps: int) -> Iterator[float]:
         """Train in place, one step for each number taken: the loss.
@@ -287,6 +310,7 @@ class _Lesson:
         settings, pixel_mm = self.settings, self.config.preparation.pixel_mm
         generator = torch.Generator().manual_seed(settings.seed)
         optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate)
+        taught = self._taught(network, slices)
         for _ in range(steps):
             network.eval()  # dropout and batch statistics off; gradients flow all the same
             drawn = torch.randint(len(slices), (settings.batch_size,), generator=generator)
@@ -299,8 +323,7 @@ class _Lesson:
                 generator=generator,
             )  # fmt: skip
             logits = network(images.to(self.device, memory_format=torch.channels_last))
-            known = torch.ones(len(batch), len(self.masks), device=self.device)
-            loss = masked_bce_dice(logits, masks.to(self.device), known)
+            loss = masked_bce_dice(logits, masks.to(self.device), taught.expand(len(batch), -1))
             if not torch.isfinite(loss):
                 raise InputError(f"The training diverged (loss {loss.item()}): nothing was kept.")
             optimizer.zero_grad()
@@ -342,6 +365,8 @@ class _Job:
         self.slices = slices
         self.parts = held_out_parts(slices, lesson.settings.parts)
         self.report = report
+        on_parts = [lesson.masks[:, part].any(axis=(1, 2, 3)) for part in self.parts]
+        self.judged = np.sum(on_parts, axis=0) >= 2
         self.best: _Best | None = None
         self._done = 0
         self._total = (len(self.parts) + 1) * lesson.settings.steps
@@ -359,13 +384,13 @@ class _Job:
         lesson, settings = self.lesson, self.lesson.settings
         network = copy.deepcopy(self.original)
         rest = [index for index in self.slices if index not in part]
-        curve = [lesson.score(network, part)]
+        curve = [lesson.score(network, part, self.judged)]
         label = f"Check {number + 1} of {len(self.parts)}"
         self._say(f"{label}: slices {_listed(part)} held out", {"dice": curve[0].mean()}, 0)
         for step, loss in enumerate(lesson.train(network, rest, settings.steps), start=1):
             values = {"loss": loss}
             if step % settings.evaluate_every == 0 or step == settings.steps:
-                curve.append(lesson.score(network, part))
+                curve.append(lesson.score(network, part, self.judged))
                 values["dice"] = curve[-1].mean()
                 self._remember(network, curve, part, step)
             self._say(f"{label}: step {step} of {settings.steps}", values)
@@ -434,16 +459,9 @@ class _Job:
                 self.lesson.config.organs, self.lesson.masks, befores, afters, strict=True
             )
         )
-        if before is None or after is None:
-            verdict: Verdict = "unproven"
-            sentence = "One reviewed slice leaves none to check on: review at least two."
-            return Card(rows, verdict, sentence, "no slice held out", (), tuple(trained_on), steps)
-        if all(row.before is None and row.after is None for row in rows):
-            sentence = "No organ on the reviewed slices to compare: review slices that hold some."
-            return Card(
-                rows, "unproven", sentence, method, tuple(held_out), tuple(trained_on), steps
-            )
-        verdict, sentence = _verdict(before.mean(), after.mean(), len(held_out))
+        if not self.parts:
+            held_out, method = [], "no slice held out"
+        verdict, sentence = _verdict(rows, len(held_out))
         return Card(rows, verdict, sentence, method, tuple(held_out), tuple(trained_on), steps)
 
     def _say(self, message: str, values: dict[str, float], steps: int = 1) -> None:
@@ -451,7 +469,12 @@ class _Job:
         self.report(Progress(self._done, self._total, message, values))
 
 
-def _verdict(before: float, after: float, slices: int) -> tuple[Verdict, str]:
+def _verdict(rows: Sequence[OrganChange], slices: int) -> tuple[Verdict, str]:
+    before, after = _means(rows)
+    if slices == 0:
+        return "unproven", "One reviewed slice leaves none to check on: review at least two."
+    if before is None or after is None:
+        return "unproven", "No organ is on two of the parts that were held out: review more slices."
     change = after - before
     numbers = f"mean Dice {before:.3f} before, {after:.3f} after, on {slices} slices not trained on"
     if change > _BETTER:
