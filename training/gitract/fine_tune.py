@@ -406,9 +406,10 @@ class _Job:
 
     def _train_on_all(self, curves: list[list[_Counts]]) -> tuple[nn.Module, Card]:
         settings = self.lesson.settings
-        steps, best = settings.steps, 0
+        # Where nothing can be checked, a quarter of the steps: enough to learn something.
+        steps, best = max(1, settings.steps // 4), 0
         pooled = [sum(counts[1:], counts[0]) for counts in zip(*curves, strict=True)]
-        if pooled:
+        if self.judged.any():
             best = 1 + int(np.argmax([counts.mean() for counts in pooled[1:]]))
             steps = min(best * settings.evaluate_every, settings.steps)
         self._total = self._done + steps
