@@ -123,3 +123,14 @@ def test_a_mask_put_back_on_the_grid_lies_where_it_was(
     # half a pixel of the coarser of the two grids
     assert (np.abs(moved) * spacing < 0.5 * np.maximum(spacing, pixel_mm)).all()
     assert back.sum() == pytest.approx(mask.sum(), rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (20, 30)])
+def test_pixels_come_back_to_their_millimetres(shape: tuple[int, int]) -> None:
+    rows, columns = 32, 48  # of 3 mm
+    row_mm = ((torch.arange(rows) + 0.5) * 3.0)[:, None].expand(rows, columns)
+    back = to_grid(row_mm[None, None], shape)[0, 0]
+    pixel_mm = rows * 3.0 / shape[0]
+    expected = (torch.arange(shape[0]) + 0.5) * pixel_mm
+    inside = (expected > 3.0) & (expected < rows * 3.0 - 3.0)  # beyond, the border is repeated
+    torch.testing.assert_close(back[inside, 7], expected[inside])

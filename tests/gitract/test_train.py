@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from gitract.data import Batches
 from gitract.errors import Cancelled, InputError
 from gitract.model_config import NetworkConfig, read_model_config
 from gitract.models import load_network
@@ -113,6 +114,25 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert one.keys() == other.keys()
     for name, weights in one.items():
         np.testing.assert_allclose(other[name], weights, atol=1e-5, err_msg=name)
+
+
+def test_every_batch_is_drawn_once_also_after_a_resume(
+    run: Callable[..., TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = Batches.__getitem__
+
+    def watched(self: Batches, step: int) -> object:
+        drawn.append(step)
+        return draw(self, step)
+
+    monkeypatch.setattr(Batches, "__getitem__", watched)
+    with pytest.raises(Cancelled):
+        run(report=ended_at(7, Cancelled), hold_out=())
+    assert drawn == [0, 1, 2, 3, 4, 5, 6]
+    drawn.clear()
+    run(resume=True, hold_out=())
+    assert drawn == [6, 7, 8]
 
 
 def test_a_run_that_ended_before_its_model_was_written_resumes_to_it(
