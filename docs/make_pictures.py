@@ -45,7 +45,7 @@ def photograph(viewer, day: Path) -> None:
     spin(until=lambda: not load.busy)
     load.path.setText(day.name)
     image, reference = viewer.layers
-    viewer.dims.set_point(0, image.data_to_world((17, 0, 0))[0])  # all three organs
+    viewer.dims.set_point(0, image.data_to_world((20, 0, 0))[0])  # all three organs
     picture(viewer, "load")
     viewer.window.remove_dock_widget(dock)
 

@@ -151,7 +151,9 @@ def segment(
     chosen, millimetres = parse_slices(slices), _parse_spacing(spacing)
     with _progress(as_json) as report:
         report(Progress(0, 0, "Loading the model"))
-        from gitract.io import read_scan, write_segmentation
+        from gitract.io import check_output, read_scan, write_segmentation
+
+        check_output(output)
         from gitract.predict import Segmenter
 
         loaded = read_scan(scan, spacing=millimetres, report=report)

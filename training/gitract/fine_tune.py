@@ -407,11 +407,9 @@ class _Job:
     def _train_on_all(self, curves: list[list[_Counts]]) -> tuple[nn.Module, Card]:
         settings = self.lesson.settings
         # Where nothing can be checked, a quarter of the steps: enough to learn something.
-        steps, best = max(1, settings.steps // 4), 0
-        pooled = [sum(counts[1:], counts[0]) for counts in zip(*curves, strict=True)]
+        steps = max(1, settings.steps // 4)
         if self.judged.any():
-            best = 1 + int(np.argmax([counts.mean() for counts in pooled[1:]]))
-            steps = min(best * settings.evaluate_every, settings.steps)
+            steps = min(_best_look(curves) * settings.evaluate_every, settings.steps)
         self._total = self._done + steps
         network = copy.deepcopy(self.original)
         trained = 0
@@ -421,11 +419,10 @@ class _Job:
                 message = f"Training on all {len(self.slices)} slices: step {trained} of {steps}"
                 self._say(message, {"loss": loss})
         except Stopped:
-            # The weights of this moment are the best so far of this training, and the
-            # checks tell no more of them than what they saw after as many steps.
-            if trained < steps:
-                best = min(best, trained // settings.evaluate_every)
-        before, after = (pooled[0], pooled[best]) if pooled else (None, None)
+            pass  # the weights of this moment are the best so far of this training
+        # A training that was stopped is no better than what the checks saw by then.
+        looks = trained // settings.evaluate_every if trained < steps else settings.steps
+        before, after = _held_out_scores(curves, looks)
         how = f"{len(self.parts)}-fold cross-validation over the reviewed slices"
         return network, self._card(before, after, self.slices, self.slices, trained, how)
 
@@ -468,6 +465,33 @@ class _Job:
     def _say(self, message: str, values: dict[str, float], steps: int = 1) -> None:
         self._done += steps
         self.report(Progress(self._done, self._total, message, values))
+
+
+def _pooled(counts: Sequence[_Counts]) -> _Counts:
+    return sum(counts[1:], counts[0])
+
+
+def _best_look(curves: Sequence[list[_Counts]]) -> int:
+    """The look at the held-out slices, from 1 on, at which all parts together did best."""
+    looks = list(zip(*curves, strict=True))[1:]
+    return 1 + int(np.argmax([_pooled(counts).mean() for counts in looks]))
+
+
+def _held_out_scores(
+    curves: list[list[_Counts]], most_looks: int
+) -> tuple[_Counts | None, _Counts | None]:
+    """Scores of all parts before and after; None where no part was held out.
+
+    Each part is scored at the look that did best on the *other* parts: chosen on itself
+    it would flatter the card.
+    """
+    if not curves:
+        return None, None
+    after = []
+    for number, curve in enumerate(curves):
+        others = [other for i, other in enumerate(curves) if i != number]
+        after.append(curve[min(_best_look(others), most_looks, len(curve) - 1)])
+    return _pooled([curve[0] for curve in curves]), _pooled(after)
 
 
 def _verdict(rows: Sequence[OrganChange], slices: int) -> tuple[Verdict, str]:

@@ -82,12 +82,15 @@ class Curves(QWidget):
         from matplotlib.figure import Figure
 
         background, text = self._colors
-        figure = Figure(layout="constrained", facecolor=background)
-        loss_axes, dice_axes = figure.subplots(2, 1, sharex=True)
+        # Fixed margins: a layout that is worked out anew stalls the window at each redraw.
+        margins = {"left": 0.19, "right": 0.97, "top": 0.96, "bottom": 0.2, "hspace": 0.25}
+        figure = Figure(facecolor=background)
+        loss_axes, dice_axes = figure.subplots(2, 1, sharex=True, gridspec_kw=margins)
         (loss_line,) = loss_axes.plot([], [], color=LOSS_COLOR, linewidth=1.2)
         (dice_line,) = dice_axes.plot([], [], color=DICE_COLOR, marker=".", linewidth=1.2)
         self._lines = {"loss": loss_line, "dice": dice_line}
         dice_axes.set_xlabel("step", fontsize=8, color=text)
+        dice_axes.xaxis.get_major_locator().set_params(integer=True)
         for axes, title in ((loss_axes, "loss"), (dice_axes, "held-out Dice")):
             axes.set_ylabel(title, fontsize=8, color=text)
             axes.set_facecolor(background)

@@ -5,6 +5,7 @@ this package loads neither Pillow nor tifffile.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from gitract.errors import InputError
@@ -28,6 +29,7 @@ from gitract.scan import Scan, Segmentation, Spacing
 
 __all__ = [
     "can_read_folder",
+    "check_output",
     "is_segmentation_file",
     "read_reference",
     "read_scan",
@@ -37,6 +39,12 @@ __all__ = [
 
 _READABLE = "folders of slices (slice_0001_266_266_1.50_1.50.png) and TIFF stacks (.tif, .tiff)"
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_WRITERS: dict[str, Callable[[Segmentation, Path], None]] = {
+    ".tif": write_segmentation_tiff,
+    ".tiff": write_segmentation_tiff,
+    ".csv": write_rle_table,
+    ".png": write_label_slices,
+}
 
 
 def read_scan(path: str | Path, *, spacing: Spacing | None = None, report: Report = silent) -> Scan:
@@ -154,19 +162,30 @@ def write_segmentation(segmentation: Segmentation, path: str | Path) -> Path:
         is untouched.
     """
     target = Path(path)
-    suffix = target.suffix.lower()
-    if suffix in _TIFF_SUFFIXES:
-        write_segmentation_tiff(segmentation, target)
-    elif suffix == ".csv":
-        write_rle_table(segmentation, target)
-    elif suffix == ".png":
-        write_label_slices(segmentation, target)
-    else:
+    check_output(target)
+    _WRITERS[target.suffix.lower()](segmentation, target)
+    return target
+
+
+def check_output(path: str | Path) -> None:
+    """Refuse an output that cannot be written, before a long job makes what goes into it.
+
+    Raises
+    ------
+    InputError
+        The suffix is not known, or the folder does not exist.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _WRITERS:
         raise InputError(
             f"{target.name!r} has no suffix that can be written: choose .tif (label stack), "
             ".csv (run lengths) or .png (folder of label slices)."
         )
-    return target
+    if not target.parent.is_dir():
+        raise InputError(
+            f"{target} cannot be written because the folder {target.parent} does not exist: "
+            "create it or choose another one."
+        )
 
 
 def is_segmentation_file(path: str | Path) -> bool:
