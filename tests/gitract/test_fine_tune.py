@@ -21,6 +21,7 @@ from gitract.fine_tune import (
 from gitract.model_config import ModelConfig
 from gitract.model_store import ModelStore
 from gitract.organs import ORGANS, Organ
+from gitract.phantom import abdomen
 from gitract.predict import Segmenter
 from gitract.progress import Progress
 from gitract.scan import Scan, Segmentation
@@ -455,3 +456,17 @@ def test_a_kept_configuration_is_that_of_the_parent(
     assert child.network == parent.network
     assert child.preparation == parent.preparation
     assert child.organs == parent.organs
+
+
+def test_an_organ_that_no_reviewed_slice_shows_is_not_wiped_out(store: ModelStore) -> None:
+    scan, truth = abdomen((24, 96, 112), spacing=(3.0, 3.6, 3.6))
+    before = Segmenter(device="cpu", store=store).segment(scan).masks
+    silent = ~(before | truth.masks).any(axis=(2, 3))  # neither drawn nor contoured there
+    shown = (before & truth.masks).any(axis=(1, 2, 3))
+    organ, index = next((int(o), int(z)) for o, z in np.argwhere(silent) if shown[o])
+    candidate = fine_tune(scan, truth, [index], device="cpu", store=store)
+    version = candidate.keep("one slice").id
+    after = Segmenter(version, device="cpu", store=store).segment(scan).masks
+    # Features are shared, so some of it is lost; without the guard nothing was left.
+    kept = np.count_nonzero(after[organ] & before[organ])
+    assert kept > 0.15 * np.count_nonzero(before[organ])
