@@ -271,7 +271,7 @@ def test_fine_tune_shows_curve_and_card_and_keeps(corrected, segmented, viewer, 
     click(qtbot, corrected.card.keep_button)
     assert backend.active().title == "my hospital"
     assert not corrected.card.isVisibleTo(corrected)
-    assert segmented.model.currentText() == "● my hospital"
+    assert segmented.model.currentText() == f"● {backend.active().id}"
     segmented.segment()
     wait(qtbot, segmented)
     assert viewer.layers[-1].name == "case1_day2 · v2"
@@ -333,7 +333,7 @@ def test_models_lists_activates_and_restores(viewer, image, backend, qtbot):
     backend.add_version()
     segment = open_widget(viewer, SEGMENT)
     models = open_widget(viewer, MODELS)
-    assert models.versions.item(0, 0).text() == "● GI tract, small"
+    assert models.versions.item(0, 0).text() == "● gi-tract-small"
     assert models.versions.item(0, 2).text() == "0.900"
     models.versions.selectRow(1)
     click(qtbot, models.activate_button)
