@@ -458,7 +458,7 @@ def test_a_kept_configuration_is_that_of_the_parent(
     assert child.organs == parent.organs
 
 
-def test_an_organ_that_no_reviewed_slice_shows_is_not_wiped_out(store: ModelStore) -> None:
+def test_an_organ_that_no_reviewed_slice_shows_is_not_unlearnt(store: ModelStore) -> None:
     scan, truth = abdomen((24, 96, 112), spacing=(3.0, 3.6, 3.6))
     before = Segmenter(device="cpu", store=store).segment(scan).masks
     silent = ~(before | truth.masks).any(axis=(2, 3))  # neither drawn nor contoured there
@@ -467,6 +467,5 @@ def test_an_organ_that_no_reviewed_slice_shows_is_not_wiped_out(store: ModelStor
     candidate = fine_tune(scan, truth, [index], device="cpu", store=store)
     version = candidate.keep("one slice").id
     after = Segmenter(version, device="cpu", store=store).segment(scan).masks
-    # Features are shared, so some of it is lost; without the guard nothing was left.
     kept = np.count_nonzero(after[organ] & before[organ])
-    assert kept > 0.15 * np.count_nonzero(before[organ])
+    assert kept > 0.5 * np.count_nonzero(before[organ])

@@ -260,6 +260,14 @@ class _Counts:
 
 
 @dataclass(frozen=True, eq=False)
+class _Material:
+    """Slices to train on: masks ``(organ, row, column)`` by slice, and which organs count."""
+
+    masks: dict[int, torch.Tensor]
+    taught: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class _Lesson:
     """What all trainings of one job share."""
 
@@ -281,25 +289,50 @@ class _Lesson:
             total += found.sum(axis=(0, 2, 3)) + truth.sum(axis=(0, 2, 3))
         return _Counts(overlap * judged, total * judged)
 
-    def _taught(self, network: nn.Module, slices: list[int]) -> torch.Tensor:
-        """1 for each organ that these slices teach something about, else 0.
+    def _materials(self, network: nn.Module, slices: list[int]) -> list["_Material"]:
+        """What to train on: the reviewed slices, and a memory of what they don't show.
 
-        That is an organ contoured on one of them, or drawn there by the network. Of any
-        other organ they would only teach that it is never there, and it would be
-        forgotten.
+        The reviewed slices teach the organs that are contoured on one of them or drawn
+        there by the network. Of any other organ they would only teach that it is never
+        there. The network's own answer on slices that nobody reviewed reminds it of those.
         """
-        taught = self.masks[:, slices].any(axis=(1, 2, 3))
+        taught = np.asarray(self.masks[:, slices].any(axis=(1, 2, 3)))
         for _, found in self._predictions(network, slices):
             taught |= found.any(axis=(0, 2, 3))
-        return torch.tensor(taught, dtype=torch.float32, device=self.device)
+        reviewed = _Material({index: self.prepared_masks[index] for index in slices}, taught)
+        if taught.all():
+            return [reviewed]
+        others = [i for i in range(len(self.prepared)) if i not in self.prepared_masks]
+        size = (self.prepared.shape[1], self.prepared.shape[2])
+        remembered = {
+            index: torch.from_numpy(mask)
+            for batch, found in self._predictions(network, others, size)
+            for index, mask in zip(batch, found, strict=True)
+            if mask[~taught].any()
+        }
+        return [reviewed, _Material(remembered, ~taught)] if remembered else [reviewed]
 
     def _predictions(
-        self, network: nn.Module, slices: list[int]
+        self, network: nn.Module, slices: list[int], shape: tuple[int, int] | None = None
     ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Masks of some slices, batch by batch; on the scan's grid when not told otherwise."""
         network.eval()
         return masks_of_slices(
-            network, self.prepared, slices, self.config.preparation, self.scan.shape[1:]
+            network, self.prepared, slices, self.config.preparation, shape or self.scan.shape[1:]
         )
+
+    def _draw(
+        self, material: "_Material", generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A batch: images, masks, and which organs count."""
+        indices = list(material.masks)
+        size = (self.settings.batch_size,)
+        places = torch.randint(len(indices), size, generator=generator)
+        batch = [indices[int(place)] for place in places]
+        images = network_input(self.prepared, batch, self.config.preparation)
+        masks = torch.stack([material.masks[index] for index in batch]).float()
+        taught = torch.from_numpy(material.taught).float().expand(len(batch), -1)
+        return _square(images), _square(masks), taught
 
     def train(self, network: nn.Module, slices: list[int], steps: int) -> Iterator[float]:
         """Train in place, one step for each number taken: the loss.
@@ -310,20 +343,17 @@ class _Lesson:
         settings, pixel_mm = self.settings, self.config.preparation.pixel_mm
         generator = torch.Generator().manual_seed(settings.seed)
         optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate)
-        taught = self._taught(network, slices)
+        materials = self._materials(network, slices)
         for _ in range(steps):
             network.eval()  # dropout and batch statistics off; gradients flow all the same
-            drawn = torch.randint(len(slices), (settings.batch_size,), generator=generator)
-            batch = [slices[int(i)] for i in drawn]
-            images = network_input(self.prepared, batch, self.config.preparation)
-            masks = torch.stack([self.prepared_masks[index] for index in batch]).float()
-            images, masks = _square(images), _square(masks)
+            drawn = [self._draw(material, generator) for material in materials]
+            images, masks, taught = (torch.cat(parts) for parts in zip(*drawn, strict=True))
             images, masks = augment(
                 images, masks, pixel_mm=pixel_mm, strength=settings.augmentation,
                 generator=generator,
             )  # fmt: skip
             logits = network(images.to(self.device, memory_format=torch.channels_last))
-            loss = masked_bce_dice(logits, masks.to(self.device), taught.expand(len(batch), -1))
+            loss = masked_bce_dice(logits, masks.to(self.device), taught.to(self.device))
             if not torch.isfinite(loss):
                 raise InputError(f"The training diverged (loss {loss.item()}): nothing was kept.")
             optimizer.zero_grad()
