@@ -7,13 +7,15 @@ seed alone.
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch.nn import functional
+
+from gitract.strict import StrictModel
 
 __all__ = ["Augmentation", "augment"]
 
 
-class Augmentation(BaseModel):
+class Augmentation(StrictModel):
     """Strengths; 0 switches a change off.
 
     Parameters
@@ -35,8 +37,6 @@ class Augmentation(BaseModel):
         Probability that the neighbours are replaced by the slice itself, as for a
         single slice.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rotation_deg: float = Field(default=8.0, ge=0)
     scale: float = Field(default=0.2, ge=0)

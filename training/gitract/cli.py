@@ -334,7 +334,9 @@ def info(
         "spacing_mm": loaded.spacing,
         "type": str(loaded.voxels.dtype),
         "range": [loaded.voxels.min().item(), loaded.voxels.max().item()],
-        "reference_volumes_ml": reference.volumes_ml if reference else None,
+        "reference_volumes_ml": {name: round(ml, 1) for name, ml in reference.volumes_ml.items()}
+        if reference
+        else None,
     }
 
     def show() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from gitract.augment import Augmentation, augment
@@ -34,6 +34,7 @@ from gitract.predict import check_finite, chosen_slices, masks_of_slices
 from gitract.preparation import network_input, prepare_slices
 from gitract.progress import Progress, Report, silent
 from gitract.scan import Scan, Segmentation
+from gitract.strict import StrictModel
 
 __all__ = [
     "Candidate",
@@ -49,7 +50,7 @@ _NEIGHBOURS = 2  # slices that are this close look alike
 _BETTER, _WORSE = 0.005, -0.005  # mean change of Dice that is called a difference
 
 
-class FineTuneSettings(BaseModel):
+class FineTuneSettings(StrictModel):
     """How a model is fine-tuned; the defaults need no decision.
 
     Parameters
@@ -65,8 +66,6 @@ class FineTuneSettings(BaseModel):
     seed
         Of everything random.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=80, ge=1)
     evaluate_every: int = Field(default=10, ge=1)

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from gitract._version import __version__
 from gitract.errors import InputError
 from gitract.organs import ORGANS, Organ
+from gitract.strict import StrictModel
 
 __all__ = [
     "CARD_FILE",
@@ -26,11 +27,7 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Preparation(_Strict):
+class Preparation(StrictModel):
     """How slices become network input, in training and inference alike.
 
     Parameters
@@ -56,14 +53,14 @@ class Preparation(_Strict):
         return 2 * self.neighbours + 1
 
 
-class NetworkConfig(_Strict):
+class NetworkConfig(StrictModel):
     """Name and options of a network, as `gitract.models.create_model` takes them."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class ModelConfig(_Strict):
+class ModelConfig(StrictModel):
     """Everything but the weights that is needed to use a model and to know it."""
 
     format: int = 1

@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from gitract.augment import Augmentation
 from gitract.errors import InputError
 from gitract.model_config import NetworkConfig, Preparation
+from gitract.strict import StrictModel
 
 __all__ = ["CompetitionSource", "Optimisation", "PairsSource", "Recipe", "Source", "read_recipe"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CompetitionSource(_Strict):
+class CompetitionSource(StrictModel):
     """A folder in the competition's layout: ``train/caseN/caseN_dayM/scans``, ``train.csv``.
 
     Parameters
@@ -34,7 +31,7 @@ class CompetitionSource(_Strict):
     weight: float = Field(default=1.0, gt=0)
 
 
-class PairsSource(_Strict):
+class PairsSource(StrictModel):
     """Single slices as PNG: a folder of images and one of label images of the same names.
 
     Parameters
@@ -72,7 +69,7 @@ class PairsSource(_Strict):
 Source = Annotated[CompetitionSource | PairsSource, Field(discriminator="kind")]
 
 
-class Optimisation(_Strict):
+class Optimisation(StrictModel):
     """How long and how fast.
 
     Parameters
@@ -103,7 +100,7 @@ class Optimisation(_Strict):
     dice_weight: float = Field(default=1.0, ge=0)
 
 
-class Recipe(_Strict):
+class Recipe(StrictModel):
     """Everything that decides a training run, but the data folder and who is held out."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
