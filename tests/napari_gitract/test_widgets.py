@@ -348,3 +348,13 @@ def test_restoring_the_first_model_says_that_there_is_none(viewer, backend, show
     models = open_widget(viewer, MODELS)
     click(qtbot, models.restore_button)
     assert len(shown) == 1
+
+
+def test_widgets_open_in_tabs_so_that_each_has_room(viewer, image, backend, qtbot):
+    viewer.window._qt_window.show()
+    docks = [
+        viewer.window.add_plugin_dock_widget("napari-gitract", name)[0]
+        for name in (SEGMENT, MODELS)
+    ]
+    window = docks[0].parent()
+    qtbot.waitUntil(lambda: docks[0] in window.tabifiedDockWidgets(docks[1]))

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from gitract.progress import Progress, Report
 from napari_gitract.jobs import Job
+from napari_gitract.widgets._docking import tab_with_siblings
 from napari_gitract.widgets._parts import button_row, note
 from napari_gitract.workspace import Workspace, unproxied
 
@@ -84,6 +86,7 @@ class Panel(QWidget):
         self.viewer: Viewer = unproxied(napari_viewer)
         self.workspace = Workspace.of(self.viewer)
         self.job: Job | None = None
+        self._docked = False
         inner = QWidget()
         self.column = QVBoxLayout(inner)
         self.column.setContentsMargins(6, 6, 6, 6)
@@ -131,6 +134,13 @@ class Panel(QWidget):
         """End what runs, since the user closed the widget."""
         if self.busy and self.job is not None:
             self.job.cancel()
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Join the tabs of the other widgets when docked."""
+        super().showEvent(event)
+        if not self._docked:
+            self._docked = True
+            tab_with_siblings(self)
 
     def event(self, event: QEvent | None) -> bool:
         """Notice that the user closed the dock: napari then takes the panel out of it."""
