@@ -83,7 +83,7 @@ class Curves(QWidget):
 
         background, text = self._colors
         # Fixed margins: a layout that is worked out anew stalls the window at each redraw.
-        margins = {"left": 0.19, "right": 0.97, "top": 0.96, "bottom": 0.2, "hspace": 0.25}
+        margins = {"left": 0.19, "right": 0.97, "top": 0.96, "bottom": 0.27, "hspace": 0.3}
         figure = Figure(facecolor=background)
         loss_axes, dice_axes = figure.subplots(2, 1, sharex=True, gridspec_kw=margins)
         (loss_line,) = loss_axes.plot([], [], color=LOSS_COLOR, linewidth=1.2)
