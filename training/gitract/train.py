@@ -2,13 +2,14 @@
 
 import logging
 import math
+import shutil
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -24,7 +25,7 @@ from gitract.model_config import ModelConfig
 from gitract.models import save_model
 from gitract.models.weights import build_network
 from gitract.organs import ORGANS
-from gitract.preparation import network_input
+from gitract.predict import masks_of_slices
 from gitract.progress import Progress, Report, silent
 from gitract.recipe import Recipe
 from gitract.torchvision_guard import ensure_torchvision
@@ -136,21 +137,19 @@ class _Reporter(Callback):
         self._report(Progress(done, total, f"Step {done} of {total}", values))
 
 
-@torch.inference_mode()
-def _answer(network: nn.Module, stack: Stack, recipe: Recipe) -> torch.Tensor:
+def _answer(network: nn.Module, stack: Stack, recipe: Recipe) -> np.ndarray:
     """Masks ``(organ, slice, row, column)`` of a prepared stack, at the network's pixel size."""
-    device = next(network.parameters()).device
-    predicted = []
-    for first in range(0, len(stack.slices), 16):
-        indices = list(range(first, min(first + 16, len(stack.slices))))
-        images = network_input(stack.slices, indices, recipe.preparation).to(device)
-        predicted.append((network(images) > 0).cpu())
-    return torch.cat(predicted).swapaxes(0, 1)
+    size = (stack.slices.shape[1], stack.slices.shape[2])
+    indices = list(range(len(stack.slices)))
+    found = masks_of_slices(network, stack.slices, indices, recipe.preparation, size)
+    return np.concatenate([masks for _, masks in found]).swapaxes(0, 1)
 
 
 def _scan_dice(network: nn.Module, runs: Sequence[Stack], recipe: Recipe) -> PatientScore:
     """Score all runs of slices of one scan together."""
-    answer = torch.cat([_answer(network, run, recipe).flatten(1) for run in runs], dim=1).numpy()
+    organs = len(ORGANS)
+    answers = [_answer(network, run, recipe).reshape(organs, -1) for run in runs]
+    answer = np.concatenate(answers, axis=1)
     truth = torch.cat([run.masks.flatten(1) for run in runs], dim=1).numpy()
     scores = {
         organ.name: dice(answer[i], truth[i]) for i, organ in enumerate(ORGANS) if runs[0].known[i]
@@ -299,10 +298,7 @@ def train(
     )
     card = training_card(config, recipe, training, scores)
     partial = output / "model.partial"
-    with suppress(FileNotFoundError):
-        for left in partial.iterdir():
-            left.unlink()
-        partial.rmdir()
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed while saving
     save_model(module.network, config, card, partial)
     partial.rename(output / "model")
     return TrainingResult(output / "model", tuple(scores))

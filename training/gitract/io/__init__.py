@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gitract.errors import InputError
+from gitract.io._files import check_target
 from gitract.io.competition import (
     can_read_folder,
     read_day,
@@ -173,7 +174,7 @@ def check_output(path: str | Path) -> None:
     Raises
     ------
     InputError
-        The suffix is not known, or the folder does not exist.
+        The suffix is not known, the folder does not exist, or the file is protected.
     """
     target = Path(path)
     if target.suffix.lower() not in _WRITERS:
@@ -181,11 +182,7 @@ def check_output(path: str | Path) -> None:
             f"{target.name!r} has no suffix that can be written: choose .tif (label stack), "
             ".csv (run lengths) or .png (folder of label slices)."
         )
-    if not target.parent.is_dir():
-        raise InputError(
-            f"{target} cannot be written because the folder {target.parent} does not exist: "
-            "create it or choose another one."
-        )
+    check_target(target)
 
 
 def is_segmentation_file(path: str | Path) -> bool:

@@ -14,23 +14,34 @@ from pathlib import Path
 
 from gitract.errors import InputError
 
-__all__ = ["replaced_file", "replaced_folder"]
+__all__ = ["check_target", "replaced_file", "replaced_folder"]
 
 
 def _temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
-def _check_target(path: Path) -> None:
-    """Refuse what is known beforehand to fail."""
-    if not path.parent.is_dir():
+def check_target(path: Path) -> None:
+    """Refuse a file or folder that is known beforehand not to be writable.
+
+    Raises
+    ------
+    InputError
+        Its folder does not exist, or it is protected.
+    """
+    try:
+        has_folder = path.parent.is_dir()
+        # By the mode bits and not os.access, which lets an administrator overwrite a file
+        # that somebody protected; a rename would replace it without asking.
+        protected = has_folder and path.exists() and not path.stat().st_mode & stat.S_IWRITE
+    except OSError as error:
+        raise _not_written(path, error) from error
+    if not has_folder:
         raise InputError(
             f"{path} cannot be written because the folder {path.parent} does not exist: "
             "create it or choose another one."
         )
-    # By the mode bits and not os.access, which lets an administrator overwrite a file
-    # that somebody protected; a rename would replace it without asking.
-    if path.exists() and not path.stat().st_mode & stat.S_IWRITE:
+    if protected:
         raise InputError(f"{path} is read-only: choose another name or remove the protection.")
 
 
@@ -45,7 +56,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary_beside(path)
     try:
-        _check_target(path)
+        check_target(path)
         if path.is_dir():
             raise InputError(f"{path} is a folder: choose a file name that is free.")
         yield temporary
@@ -76,7 +87,7 @@ def replaced_folder(path: Path, is_ours: Callable[[str], bool]) -> Iterator[Path
     temporary = _temporary_beside(path)
     old = temporary.with_suffix(".old")
     try:
-        _check_target(path)
+        check_target(path)
         _check_replaceable(path, is_ours)
         temporary.mkdir()
         yield temporary
