@@ -34,6 +34,7 @@ from gitract.organs import Organ
 from gitract.progress import Progress
 from gitract.scan import Scan, Segmentation
 from phantoms import abdomen_phantom, l_phantom, write_competition_day
+from sentences import assert_one_sentence
 
 
 @pytest.fixture
@@ -49,15 +50,6 @@ def day(tmp_path: Path, phantom: tuple[Scan, Segmentation]) -> Path:
 
 def slice_path(day: Path, number: int) -> Path:
     return next(day.glob(f"scans/slice_{number:04d}_*"))
-
-
-def assert_one_sentence(error: pytest.ExceptionInfo[InputError], *parts: str) -> None:
-    text = str(error.value)
-    assert text.endswith(".")
-    assert ". " not in text
-    assert "\n" not in text
-    for part in parts:
-        assert part in text
 
 
 # --- scans --------------------------------------------------------------------------------

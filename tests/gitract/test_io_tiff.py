@@ -19,6 +19,7 @@ from gitract.io import is_segmentation_file, read_scan, read_segmentation, write
 from gitract.organs import ORGANS, Organ
 from gitract.scan import Segmentation
 from phantoms import abdomen_phantom, l_phantom
+from sentences import assert_one_sentence
 
 SPACING = (3.0, 1.5, 0.7)
 STACK = np.random.default_rng(0).integers(0, 4000, (6, 20, 24)).astype(np.uint16)
@@ -32,15 +33,6 @@ def write_imagej(path: Path, stack: np.ndarray = STACK, **changes: Any) -> Path:
     }
     tifffile.imwrite(path, stack, imagej=True, photometric="minisblack", **keywords | changes)
     return path
-
-
-def assert_one_sentence(error: pytest.ExceptionInfo[Any], *parts: str) -> None:
-    text = str(error.value)
-    assert text.endswith(".")
-    assert ". " not in text
-    assert "\n" not in text
-    for part in parts:
-        assert part in text
 
 
 # --- reading scans ------------------------------------------------------------------------
