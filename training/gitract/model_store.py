@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,18 +219,15 @@ class ModelStore:
         target = self._models / model
         if model == ModelInfo.of_folder(_SHIPPED).id or target.exists():
             raise InputError(f"There is a model {model!r} already: choose another name.")
-        partial = self._models / f".{model}.{uuid.uuid4().hex[:8]}.part"
         try:
             self._models.mkdir(parents=True, exist_ok=True)
-            write(partial)
-            partial.rename(target)
+            with _renamed_into_place(target) as partial:
+                write(partial)
         except OSError as error:
             raise InputError(
                 f"The model could not be saved in {self._models}: {error.strerror or error}; "
                 "make room or set GITRACT_HOME to another folder."
             ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return ModelInfo.of_folder(target)
 
     def import_folder(self, folder: Path) -> ModelInfo:
@@ -257,14 +254,11 @@ class ModelStore:
         info = self.find(model)
         if folder.exists():
             raise InputError(f"{folder} exists already: choose a new folder.")
-        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            _copy_model(info.path, partial)
-            partial.rename(folder)
+            with _renamed_into_place(folder) as partial:
+                _copy_model(info.path, partial)
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror}.") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return folder
 
     def free_id(self, name: str) -> str:
@@ -300,6 +294,17 @@ class ModelStore:
         finally:
             with suppress(OSError):
                 partial.unlink()
+
+
+@contextmanager
+def _renamed_into_place(folder: Path) -> Iterator[Path]:
+    """Give a hidden name beside `folder` to fill; rename it when all went well, else remove it."""
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _copy_model(source: Path, target: Path) -> None:
