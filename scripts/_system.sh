@@ -45,6 +45,14 @@ install_system() {
         apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
 }
 
+# install_tox PYTHON: tox and uv in .tox/bootstrap, so that nothing goes into the user's Python.
+install_tox() {
+    if [ ! -x .tox/bootstrap/bin/tox ]; then
+        "$1" -m venv .tox/bootstrap
+        .tox/bootstrap/bin/python -m pip install --quiet "tox>=4.22" "tox-uv>=1.16"
+    fi
+}
+
 # Qt and OpenGL.
 window_packages=(
     libegl1 libgl1 libglib2.0-0 libdbus-1-3 libfontconfig1 libxkbcommon-x11-0
@@ -53,3 +61,6 @@ window_packages=(
 )
 # A screen for the tests where there is none.
 screen_packages=(xvfb xauth)
+# Programs of other people that judge the DICOM files we write; their tests are skipped
+# where these are missing, and fail on CI.
+judge_packages=(dicom3tools orthanc)

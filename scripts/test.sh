@@ -12,12 +12,8 @@ python="${PYTHON:-python3}"
 require_python "$python"
 install_system "$python" "${screen_packages[@]}" "${window_packages[@]}"
 
-# tox in an environment of its own, so that nothing is installed into the user's Python.
+install_tox "$python"
 tools=.tox/bootstrap
-if [ ! -x "$tools/bin/tox" ]; then
-    "$python" -m venv "$tools"
-    "$tools/bin/python" -m pip install --quiet "tox>=4.22" "tox-uv>=1.16"
-fi
 choose_torch "$python" "$tools/bin/uv"
 
 [ "${1:-}" != "--" ] || shift

@@ -1,9 +1,13 @@
 """What every test shares: a model store of its own, and the place of real scans."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from outside import missing
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -20,8 +24,21 @@ def shared_data() -> Path:
     default = _REPOSITORY.parent / "shared" / "data"
     folder = Path(os.environ.get("GITRACT_TEST_DATA", default))
     if not folder.is_dir():
-        reason = f"no real scans in {folder}: set GITRACT_TEST_DATA to their folder"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"no real scans in {folder}: set GITRACT_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str, str], str]:
+    """Find a program that judges our files; without it the test is skipped, on CI it fails.
+
+    Called with the program's name and the Debian package that brings it.
+    """
+
+    def find(name: str, package: str) -> str:
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+        if path is None:
+            missing(f"{name} is not installed: it comes with Debian's package {package}")
+        return path
+
+    return find

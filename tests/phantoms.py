@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from gitract.organs import ORGANS, organ_named
+from gitract.orientation import Turn
 from gitract.phantom import abdomen, write_day
 from gitract.scan import Scan, Segmentation, Spacing
 
-__all__ = ["abdomen_phantom", "l_phantom", "write_competition_day"]
+__all__ = ["abdomen_phantom", "l_phantom", "stored_as", "write_competition_day"]
 
 
 def abdomen_phantom(
@@ -72,3 +73,16 @@ def l_phantom() -> Segmentation:
     masks = np.zeros((len(ORGANS), *mask.shape), dtype=np.bool_)
     masks[ORGANS.index(organ_named("stomach"))] = mask
     return Segmentation(masks=masks, spacing=(3.0, 1.5, 0.7), name="l_phantom")
+
+
+def stored_as(scan: Scan, turn: Turn) -> Scan:
+    """The same scan in the same place, its rows and columns stored turned."""
+    voxels = np.ascontiguousarray(turn.back(scan.voxels))
+    corners = turn.back(np.indices(scan.shape[1:]).astype(float))[:, [0, -1], :][:, :, [0, -1]]
+    first, row_end, column_end = corners[:, 0, 0], corners[:, 1, 0], corners[:, 0, 1]
+    in_plane = scan.affine[:, 1:3]
+    affine = scan.affine.copy()
+    affine[:, 3] += in_plane @ first
+    affine[:, 1] = in_plane @ (row_end - first) / (voxels.shape[1] - 1)
+    affine[:, 2] = in_plane @ (column_end - first) / (voxels.shape[2] - 1)
+    return replace(scan, voxels=voxels, affine=affine, spacing=turn.spacing(scan.spacing))

@@ -1,62 +1,98 @@
-"""npe2 writer: a Labels layer as a TIFF stack that keeps geometry and provenance. No Qt.
+"""npe2 writers: Labels layers as contours, Image layers as scans, in every format. No Qt.
 
-napari takes the first writer for a suffix, which may be this one for every Labels layer
-there is. So what is no segmentation of organs is saved as napari itself would.
+napari takes the first writer for a suffix, which may be one of these for every layer
+there is. So what is no segmentation of organs, and no scan, is saved as napari itself
+would save it, where napari knows the format.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gitract.errors import InputError
+from gitract.io import SCAN_SUFFIXES, SEGMENTATION_SUFFIXES, suffix_of, write_scan
+from gitract.io import write_segmentation as write_contours
 from gitract.scan import Segmentation
-from napari_gitract.layers import origin_of, segmentation_from_layer, segmentation_of_labels
+from napari_gitract.layers import (
+    origin_of,
+    scan_from_layer,
+    segmentation_from_layer,
+    segmentation_of_labels,
+)
 
-__all__ = ["write_labels"]
+__all__ = [
+    "write_image_nifti",
+    "write_image_tiff",
+    "write_labels_nifti",
+    "write_labels_rle",
+    "write_labels_rtstruct",
+    "write_labels_seg",
+    "write_labels_tiff",
+]
 
-
-def write_labels(path: str, data: np.ndarray, attributes: dict[str, Any]) -> list[str]:
-    """Write one Labels layer.
-
-    Parameters
-    ----------
-    path
-        The TIFF to write.
-    data, attributes
-        The layer, as napari hands it over.
-
-    Returns
-    -------
-    list of str
-        The file written.
-
-    Raises
-    ------
-    InputError
-        A layer that was made here holds values that are no organ's.
-    """
-    origin = origin_of(attributes.get("metadata", {}))
-    if origin is not None:
-        return _write(segmentation_of_labels(np.asarray(data), origin), path)
-    try:
-        segmentation = _segmentation_of_other_layer(data, attributes)
-    except InputError:
-        from napari_builtins.io import napari_write_labels
-
-        written = napari_write_labels(path, data, attributes)
-        return [] if written is None else [written]
-    return _write(segmentation, path)
+Writer = Callable[[str, np.ndarray, dict[str, Any]], list[str]]
+_NAPARIS = (".tif", ".tiff")
 
 
-def _segmentation_of_other_layer(data: np.ndarray, attributes: dict[str, Any]) -> Segmentation:
-    from napari.layers import Labels
+def _labels_writer(suffix: str) -> Writer:
+    """The writer of Labels layers for one format; it adds the suffix that a name lacks."""
 
-    known = ("name", "scale", "units")
-    layer = Labels(data, **{key: attributes[key] for key in known if key in attributes})
-    return segmentation_from_layer(layer)
+    def write(path: str, data: np.ndarray, attributes: dict[str, Any]) -> list[str]:
+        target = _named(path, suffix, SEGMENTATION_SUFFIXES)
+        origin = origin_of(attributes.get("metadata", {}))
+        if origin is not None:
+            return _written(segmentation_of_labels(np.asarray(data), origin), target)
+        try:
+            segmentation = segmentation_from_layer(_layer("Labels", data, attributes))
+        except InputError:
+            if target.suffix not in _NAPARIS:
+                raise
+            from napari_builtins.io import napari_write_labels
+
+            written = napari_write_labels(str(target), data, attributes)
+            return [] if written is None else [written]
+        return _written(segmentation, target)
+
+    return write
 
 
-def _write(segmentation: Segmentation, path: str) -> list[str]:
-    from gitract.io import write_segmentation
+def _image_writer(suffix: str) -> Writer:
+    """The writer of Image layers for one format; it adds the suffix that a name lacks."""
 
-    return [str(write_segmentation(segmentation, path))]
+    def write(path: str, data: np.ndarray, attributes: dict[str, Any]) -> list[str]:
+        target = _named(path, suffix, SCAN_SUFFIXES)
+        if origin_of(attributes.get("metadata", {})) is None and target.suffix in _NAPARIS:
+            from napari_builtins.io import napari_write_image
+
+            written = napari_write_image(str(target), data, attributes)
+            return [] if written is None else [written]
+        return [str(write_scan(scan_from_layer(_layer("Image", data, attributes)), target))]
+
+    return write
+
+
+def _named(path: str, suffix: str, suffixes: tuple[str, ...]) -> Path:
+    return Path(path if suffix_of(path, suffixes) else path + suffix)
+
+
+def _layer(kind: str, data: np.ndarray, attributes: dict[str, Any]) -> Any:
+    from napari import layers
+
+    known = ("name", "scale", "units", "metadata", "rgb")
+    kept = {key: attributes[key] for key in known if key in attributes}
+    return getattr(layers, kind)(data, **kept)
+
+
+def _written(segmentation: Segmentation, target: Path) -> list[str]:
+    return [str(write_contours(segmentation, target))]
+
+
+write_labels_tiff = _labels_writer(".tif")
+write_labels_nifti = _labels_writer(".nii.gz")
+write_labels_seg = _labels_writer(".seg.dcm")
+write_labels_rtstruct = _labels_writer(".rtstruct.dcm")
+write_labels_rle = _labels_writer(".csv")
+write_image_tiff = _image_writer(".tif")
+write_image_nifti = _image_writer(".nii.gz")

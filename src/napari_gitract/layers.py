@@ -8,7 +8,7 @@ transform that the image has now.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from gitract.errors import InputError
 from gitract.organs import ORGANS, Organ
-from gitract.scan import Scan, Segmentation, Spacing
+from gitract.orientation import hangs_reversed
+from gitract.scan import DicomSeries, NiftiAxes, Scan, Segmentation, Spacing, Stored, axial_affine
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -25,6 +26,7 @@ __all__ = [
     "AXES",
     "LayerTuple",
     "Origin",
+    "contour_layers",
     "contrast_limits",
     "origin_by_scale",
     "origin_of",
@@ -34,6 +36,7 @@ __all__ = [
     "segmentation_from_layer",
     "segmentation_of_labels",
     "segmentation_to_layer",
+    "usual_suffix",
 ]
 
 AXES = ("z", "y", "x")
@@ -49,7 +52,7 @@ class Origin:
 
     Parameters
     ----------
-    name, spacing, affine, source, slice_numbers
+    name, spacing, affine, source, slice_numbers, stored, remarks
         As in `gitract.scan.Scan`.
     organs, provenance
         As in `gitract.scan.Segmentation`; of a Labels layer only.
@@ -62,6 +65,8 @@ class Origin:
     slice_numbers: tuple[int, ...] | None = None
     organs: tuple[Organ, ...] = ORGANS
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    stored: Stored | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def origin_of(metadata: Mapping[str, Any]) -> Origin | None:
@@ -97,15 +102,27 @@ def contrast_limits(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5,
 
 
 def scan_to_layer(scan: Scan) -> LayerTuple:
-    """Describe a scan as an Image layer, in millimetres."""
-    origin = Origin(scan.name, scan.spacing, scan.affine, scan.source, scan.slice_numbers)
+    """Describe a scan as an Image layer, in millimetres, as it hangs on a light box."""
+    origin = _origin_of_scan(scan)
     attributes = {
         "name": scan.name,
-        **_upright(scan.spacing),
+        **_hung(scan),
         "contrast_limits": contrast_limits(scan.voxels),
         "metadata": {METADATA_KEY: origin},
     }
     return scan.voxels, attributes, "image"
+
+
+def _origin_of_scan(scan: Scan) -> Origin:
+    return Origin(
+        scan.name,
+        scan.spacing,
+        scan.affine,
+        scan.source,
+        scan.slice_numbers,
+        stored=scan.stored,
+        remarks=scan.remarks,
+    )
 
 
 def scan_from_layer(layer: "Image") -> Scan:
@@ -142,6 +159,7 @@ def scan_from_layer(layer: "Image") -> Scan:
         origin.name,
         origin.source,
         _numbers_for(origin, len(voxels)),
+        _stored_for(origin, len(voxels)),
     )
 
 
@@ -160,7 +178,7 @@ def segmentation_to_layer(
         What to show; overlapping organs are flattened by `Segmentation.labels`.
     image_layer
         The layer that was segmented: its transform, moved or rotated as it may be, is
-        taken over. Without one the layer stands upright at the origin.
+        taken over. Without one the layer hangs like its scan would.
     name
         Name of the layer; the segmentation's own when not given.
     flat
@@ -178,8 +196,10 @@ def segmentation_to_layer(
         slice_numbers=segmentation.slice_numbers,
         organs=organs,
         provenance=dict(segmentation.provenance),
+        stored=segmentation.stored,
+        remarks=segmentation.remarks,
     )
-    transform = _upright(segmentation.spacing) if image_layer is None else _transform(image_layer)
+    transform = _hung(segmentation) if image_layer is None else _transform(image_layer)
     attributes = {
         "name": name or segmentation.name,
         **transform,
@@ -196,8 +216,55 @@ def segmentation_to_layer(
     return labels, attributes, "labels"
 
 
-def segmentation_from_layer(layer: "Labels") -> Segmentation:
+def contour_layers(
+    segmentation: Segmentation, image_layer: "Image | None" = None, *, name: str
+) -> list[LayerTuple]:
+    """Describe contours as Labels layers: as many as it takes to lose no other structure.
+
+    A Labels layer holds one organ a voxel. The organs of the models stand together in the
+    first layer, as `Segmentation.labels` flattens them; any other structure, such as a
+    target volume, goes to the first layer where it overlaps nothing.
+
+    Parameters
+    ----------
+    segmentation, image_layer
+        As in `segmentation_to_layer`.
+    name
+        Of the first layer; the others also name what is on them.
+    """
+    pairs = list(zip(segmentation.organs, segmentation.masks, strict=True))
+    groups = [[(organ, mask) for organ, mask in pairs if organ in ORGANS]]
+    covered = [np.any([mask for _, mask in groups[0]], axis=0) if groups[0] else None]
+    for organ, mask in pairs:
+        if organ in ORGANS:
+            continue
+        for place, taken in enumerate(covered):
+            if taken is None or not (taken & mask).any():
+                groups[place].append((organ, mask))
+                covered[place] = mask if taken is None else taken | mask
+                break
+        else:
+            groups.append([(organ, mask)])
+            covered.append(mask)
+    layers = []
+    for place, group in enumerate(groups):
+        organs = tuple(organ for organ, _ in group)
+        part = replace(segmentation, masks=np.stack([m for _, m in group]), organs=organs)
+        title = name if not place else f"{name} · {', '.join(organ.title for organ in organs)}"
+        layers.append(segmentation_to_layer(part, image_layer, name=title))
+    return layers
+
+
+def segmentation_from_layer(layer: "Labels", scan: Scan | None = None) -> Segmentation:
     """Read a segmentation out of a Labels layer, as it is painted now.
+
+    Parameters
+    ----------
+    layer
+        Any Labels layer; of ours, its `Origin` gives geometry and organs.
+    scan
+        What it was painted on: gives the geometry to a layer of the same size that is
+        not ours.
 
     Raises
     ------
@@ -209,9 +276,10 @@ def segmentation_from_layer(layer: "Labels") -> Segmentation:
             f"Layer {layer.name!r} is not one stack of labels (slice, row, column) "
             "at full resolution."
         )
-    return segmentation_of_labels(
-        np.asarray(layer.data), origin_of(layer.metadata) or origin_by_scale(layer)
-    )
+    origin = origin_of(layer.metadata)
+    if origin is None and scan is not None and layer.data.shape == scan.shape:
+        origin = _origin_of_scan(scan)
+    return segmentation_of_labels(np.asarray(layer.data), origin or origin_by_scale(layer))
 
 
 def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
@@ -230,7 +298,15 @@ def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
         name=origin.name,
         slice_numbers=_numbers_for(origin, len(labels)),
         provenance=provenance,
+        stored=_stored_for(origin, len(labels)),
     )
+
+
+def usual_suffix(stored: Stored | None) -> str:
+    """The format that contours of a scan are most likely wanted in: that of the scan."""
+    if isinstance(stored, DicomSeries):
+        return ".rtstruct.dcm"
+    return ".nii.gz" if isinstance(stored, NiftiAxes) else ".tif"
 
 
 def painted_volumes(labels: np.ndarray, origin: Origin) -> dict[str, float]:
@@ -245,8 +321,26 @@ def _numbers_for(origin: Origin, slices: int) -> tuple[int, ...] | None:
     return numbers if numbers is not None and len(numbers) == slices else None
 
 
-def _upright(spacing: Spacing) -> dict[str, Any]:
-    return {"scale": spacing, "units": ("mm",) * 3, "axis_labels": AXES}
+def _stored_for(origin: Origin, slices: int) -> Stored | None:
+    """What exports refer to, unless the user cropped the layer since."""
+    stored = origin.stored
+    if isinstance(stored, DicomSeries) and len(stored.images) != slices:
+        return None
+    return stored
+
+
+def _hung(item: Scan | Segmentation) -> dict[str, Any]:
+    """Scale and transform that show slices as they hang: the front up, the right side left.
+
+    The voxels stay as they are stored; where rows or columns run the other way, the
+    layer's own affine reverses them on the screen.
+    """
+    matrix = np.eye(4)
+    for axis in hangs_reversed(item.affine):
+        matrix[axis, axis] = -1.0
+        matrix[axis, 3] = (item.shape[axis] - 1) * item.spacing[axis]
+    shown = {"scale": item.spacing, "units": ("mm",) * 3, "axis_labels": AXES}
+    return shown if np.array_equal(matrix, np.eye(4)) else {**shown, "affine": matrix}
 
 
 def _transform(layer: "Layer") -> dict[str, Any]:
@@ -269,8 +363,6 @@ def origin_by_scale(layer: "Layer") -> Origin:
     InputError
         Nothing says how large a voxel is.
     """
-    from gitract.scan import axial_affine
-
     millimetres = [_in_millimetres(unit) for unit in layer.units]
     scale = [abs(float(value)) for value in layer.scale]
     if None in millimetres:

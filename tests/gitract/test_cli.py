@@ -236,7 +236,7 @@ def test_finetune_refuses_in_one_line(
     other = tmp_path / "other.tif"
     write_segmentation(Segmentation(labels.masks[:, :5], labels.spacing), other)
     assert_refused(
-        cli("finetune", day, other, "--model", model, "--slices", "1,2"), "different scans"
+        cli("finetune", day, other, "--model", model, "--slices", "1,2"), "another grid"
     )
     assert len(ModelStore().models()) == 1
 

@@ -21,10 +21,12 @@ from gitract.fine_tune import (
 from gitract.model_config import ModelConfig
 from gitract.model_store import ModelStore
 from gitract.organs import ORGANS, Organ
+from gitract.orientation import Turn
 from gitract.phantom import abdomen
 from gitract.predict import Segmenter
 from gitract.progress import Progress
 from gitract.scan import Scan, Segmentation
+from phantoms import stored_as
 
 QUICK = FineTuneSettings(steps=4, evaluate_every=2, batch_size=2)
 SLICES = [2, 6, 10]
@@ -266,6 +268,22 @@ def test_the_same_job_gives_the_same_card(
         assert first.after == pytest.approx(second.after, abs=1e-3)
 
 
+def test_a_scan_stored_turned_gives_the_same_card(
+    trained: SimpleNamespace,
+    phantom: tuple[Scan, Segmentation],
+    corrected: Segmentation,
+    store: ModelStore,
+) -> None:
+    upright = tune(trained, phantom, corrected, store).card
+    turn = Turn(swap=True, flip_rows=True)
+    stored = stored_as(phantom[0], turn)
+    masks = np.ascontiguousarray(turn.back(corrected.masks))
+    contours = dataclasses.replace(
+        corrected, masks=masks, spacing=stored.spacing, affine=stored.affine
+    )
+    assert tune(trained, (stored, contours), contours, store).card.rows == upright.rows
+
+
 def test_contours_of_other_slices_do_not_matter(
     trained: SimpleNamespace,
     phantom: tuple[Scan, Segmentation],
@@ -401,7 +419,7 @@ def test_a_discarded_candidate_cannot_be_kept(
 @pytest.mark.parametrize(
     ("change", "slices", "part"),
     [
-        ("shape", SLICES, "different scans"),
+        ("shape", SLICES, "another grid"),
         (None, [12], "0 to 11"),
         (None, [], "at least one"),
         ("organ", SLICES, "duodenum"),

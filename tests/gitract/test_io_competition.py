@@ -1,38 +1,40 @@
-"""Days of the competition: slices, label tables, and what is wrong with them."""
+"""Days of the competition: slices, reference labels, and what is wrong with them."""
 
 import dataclasses
+import json
 import os
 import shutil
-import time
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from gitract.errors import Cancelled, InputError
 from gitract.io import (
     can_read_folder,
+    competition,
+    find_scans,
+    holds_labels,
     read_reference,
     read_scan,
     read_segmentation,
+    write_scan,
     write_segmentation,
 )
-from gitract.io.competition import (
-    decode_rle,
-    encode_rle,
-    list_slices,
-    read_rle_table,
-    slice_file_name,
-    slice_id,
-)
+from gitract.io.competition import FAULTY_DAYS, list_slices, slice_file_name
 from gitract.io.png import read_grey_png, write_grey_png
-from gitract.organs import Organ
+from gitract.io.rle import read_rle_table
+from gitract.organs import ORGANS, Organ
 from gitract.progress import Progress
-from gitract.scan import Scan, Segmentation
+from gitract.scan import Scan, Segmentation, axial_affine
 from phantoms import abdomen_phantom, l_phantom, write_competition_day
 from sentences import assert_one_sentence
 
@@ -72,7 +74,7 @@ def test_a_day_is_read_from_inside(day: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_all_values_of_16_bits_come_back(tmp_path: Path) -> None:
-    values = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
+    values = np.arange(65536, dtype=np.uint16).reshape(2, 128, 256)
     day = write_competition_day(tmp_path, Scan(values, (3, 1, 1), name="case2_day0"))
     np.testing.assert_array_equal(read_scan(day).voxels, values)
 
@@ -99,9 +101,11 @@ def test_slices_are_sorted_by_number_and_may_begin_late(
     np.testing.assert_array_equal(scan.voxels, late.voxels)
 
 
-def test_one_slice_is_a_scan(tmp_path: Path) -> None:
+def test_one_slice_is_no_scan(tmp_path: Path) -> None:
     scan, _ = abdomen_phantom(slices=1, rows=20, columns=24)
-    assert read_scan(write_competition_day(tmp_path, scan)).shape == (1, 20, 24)
+    with pytest.raises(InputError) as error:
+        read_scan(write_competition_day(tmp_path, scan))
+    assert_one_sentence(error, "case1_day0", "holds one slice")
 
 
 def test_other_files_do_not_disturb(day: Path) -> None:
@@ -228,6 +232,7 @@ def flip_a_bit(day: Path) -> None:
         (repaint(5, "I;16", (20, 24)), ["slice_0005", "has 20 x 24", "says 24 x 20"]),
         (repaint(5, "RGB"), ["slice_0005", "not a greyscale", "RGB"]),
         (repaint(5, "P"), ["slice_0005", "not a greyscale"]),
+        (repaint(5, "1"), ["slice_0005", "not a greyscale", "1 bits"]),
         (repaint(5, "L"), ["slice_0005", "8 bits", "16 bits"]),
         (truncate(4, 0.0), ["slice_0004", "damaged or not a PNG"]),
         (truncate(4, 0.5), ["slice_0004", "damaged or not a PNG"]),
@@ -263,7 +268,8 @@ def test_a_case_of_several_days_asks_for_one(
     write_competition_day(tmp_path, dataclasses.replace(phantom[0], name="case1_day7"))
     with pytest.raises(InputError) as error:
         read_scan(day.parent)
-    assert_one_sentence(error, "case1_day0, case1_day7", "choose one")
+    assert_one_sentence(error, "case1_day0: ", "case1_day7: ", "choose one")
+    assert read_scan(day.parent, key="case1_day7").name == "case1_day7"
 
 
 @pytest.mark.parametrize(
@@ -271,9 +277,8 @@ def test_a_case_of_several_days_asks_for_one(
     [
         ("missing", "does not exist"),
         ("missing.tif", "does not exist"),
-        ("scan.nii.gz", "folders of slices"),
-        ("scan.dcm", "folders of slices"),
-        ("train.csv", "folders of slices"),
+        ("scan.xyz", "folders of slices"),
+        ("train.csv", "a table of run lengths, not a scan"),
     ],
 )
 def test_what_is_not_read(tmp_path: Path, name: str, reason: str) -> None:
@@ -284,10 +289,121 @@ def test_what_is_not_read(tmp_path: Path, name: str, reason: str) -> None:
     assert_one_sentence(error, name, reason)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_levels_that_would_be_stretched_are_refused(day: Path, bits: int) -> None:
+    """Libraries return 15 of 4 bits as 255, which is another value."""
+    path = slice_path(day, 3)
+    content = bytearray(path.read_bytes())
+    content[24] = bits
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_scan(day)
+    assert_one_sentence(error, "slice_0003", "not a greyscale image of 8 or 16 bits")
+
+
+def test_an_image_of_a_billion_pixels_is_not_decoded(tmp_path: Path) -> None:
+    write_grey_png(np.zeros((2, 2), np.uint8), tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    for width, height in ((70_000, 2), (40_000, 40_000)):
+        content[16:24] = struct.pack(">II", width, height)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(InputError) as error:
+            read_grey_png(tmp_path / "a.png")
+        assert_one_sentence(error, "a.png", "than a slice can have")
+
+
 def test_one_slice_file_is_not_a_scan(day: Path) -> None:
     with pytest.raises(InputError) as error:
         read_scan(slice_path(day, 1))
     assert_one_sentence(error, "slice_0001", "give the folder")
+
+
+# --- what a folder holds ------------------------------------------------------------------
+
+
+def test_days_are_found_from_names_alone(
+    tmp_path: Path, phantom: tuple[Scan, Segmentation]
+) -> None:
+    for name in ("case10_day0", "case2_day14", "case2_day3", "case7_day0"):
+        day = write_competition_day(tmp_path, dataclasses.replace(phantom[0], name=name))
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"")
+    slice_path(tmp_path / "train/case2/case2_day3", 4).unlink()
+    (tmp_path / "train" / "case2" / "notes").mkdir()
+    for root in (tmp_path, tmp_path / "train"):
+        found = find_scans(root)
+        assert [scan.key for scan in found] == [
+            "case2_day3", "case2_day14", "case7_day0", "case10_day0",
+        ]  # fmt: skip
+        assert [scan.shape for scan in found] == [(5, 20, 24), *[(6, 20, 24)] * 3]
+        assert [bool(scan.problem) for scan in found] == [True, False, False, False]
+        with pytest.raises(InputError, match="lacks slice 4") as error:
+            read_scan(root, key="case2_day3")
+        assert found[0].problem == str(error.value)
+        assert found[1].title == "case2 day 14"
+    assert [scan.key for scan in find_scans(tmp_path / "train" / "case2")] == [
+        "case2_day3", "case2_day14",
+    ]  # fmt: skip
+    for path in (day, day / "scans"):
+        assert [(scan.key, scan.path) for scan in find_scans(path)] == [("case7_day0", path)]
+
+
+def test_days_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for patient in ("a", "b"):
+        scan, _ = abdomen_phantom(slices=2, rows=20, columns=24, seed=ord(patient))
+        day = write_competition_day(tmp_path / patient, dataclasses.replace(scan, name="day1"))
+        shutil.move(day, tmp_path / "days" / patient / "day1")
+        assert read_scan(tmp_path / "days", key=None if patient == "a" else "b/day1").name == "day1"
+    found = find_scans(tmp_path / "days")
+    assert [scan.key for scan in found] == ["a/day1", "b/day1"]
+    one, other = (read_scan(tmp_path / "days", key=scan.key).voxels for scan in found)
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (rename(2, "slice_0002.png"), "not named like"),
+        (rename(2, "slice_0002_24_20_1.50_1.40.png"), "1.5 x 1.4"),
+        (resize(5), "24 x 21 pixels"),
+        (remove(2, 3, 4, 5, 6), "holds one slice"),
+    ],
+)
+def test_a_day_that_would_be_refused_says_why(day: Path, damage: Damage, part: str) -> None:
+    damage(day)
+    [found] = find_scans(day)
+    with pytest.raises(InputError) as error:
+        read_scan(day)
+    assert_one_sentence(error, part)
+    assert found.problem == str(error.value)
+
+
+def test_a_folder_without_days(tmp_path: Path) -> None:
+    (tmp_path / "case1" / "scans").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "case1"):
+        with pytest.raises(InputError) as error:
+            find_scans(folder)
+        assert_one_sentence(error, folder.name, "holds no slices")
+
+
+def test_days_with_faulty_contours_say_so(
+    tmp_path: Path, phantom: tuple[Scan, Segmentation], day: Path
+) -> None:
+    assert len(FAULTY_DAYS) == 12
+    scan, truth = phantom
+    name = "case144_day15"
+    faulty = write_competition_day(
+        tmp_path, dataclasses.replace(scan, name=name), dataclasses.replace(truth, name=name)
+    )
+    reference = read_reference(faulty)
+    assert reference is not None
+    for item in (read_scan(faulty), reference, find_scans(faulty)[0]):
+        [remark] = item.remarks
+        assert name in remark
+        assert "known issues" in remark
+    assert read_scan(day).remarks == find_scans(day)[0].remarks == ()
 
 
 # --- which folders are ours ---------------------------------------------------------------
@@ -297,16 +413,17 @@ def test_folders_that_can_be_read(day: Path, tmp_path: Path) -> None:
     assert can_read_folder(day)
     assert can_read_folder(day / "scans")
     assert can_read_folder(str(day.parent))
-    assert not can_read_folder(tmp_path)
+    assert can_read_folder(day.parents[1])
+    assert can_read_folder(tmp_path)
     assert not can_read_folder(slice_path(day, 1))
     assert not can_read_folder(tmp_path / "missing")
     assert not can_read_folder("no\0path")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "scans").mkdir(parents=True)
     assert not can_read_folder(tmp_path / "empty")
 
 
 def test_a_huge_folder_is_answered_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(5000):
+    for number in range(2500):
         (tmp_path / f"{number}.txt").touch()
     seen = 0
     scandir = os.scandir
@@ -332,58 +449,11 @@ def test_a_huge_folder_is_answered_at_once(tmp_path: Path, monkeypatch: pytest.M
             return next(self.entries)
 
     monkeypatch.setattr(os, "scandir", Counting)
-    assert not can_read_folder(tmp_path)
+    assert not competition.can_read_folder(tmp_path)
     assert seen <= 2000
 
 
-# --- run lengths --------------------------------------------------------------------------
-
-masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
-
-
-@given(masks)
-def test_run_lengths_come_back(mask: np.ndarray) -> None:
-    rle = encode_rle(mask)
-    np.testing.assert_array_equal(decode_rle(rle, mask.shape), mask)
-    numbers = [int(text) for text in rle.split()]
-    assert sum(numbers[1::2]) == np.count_nonzero(mask)
-
-
-def test_run_lengths_are_row_major_and_count_from_one() -> None:
-    mask = np.array([[0, 1, 1], [1, 0, 0]], np.bool_)
-    assert encode_rle(mask) == "2 3"
-    assert encode_rle(~mask) == "1 1 5 2"
-    assert encode_rle(np.zeros((2, 3), np.bool_)) == ""
-
-
-def test_runs_may_touch_and_stand_in_any_order() -> None:
-    np.testing.assert_array_equal(decode_rle("4 2 1 1 2 1", (2, 3)), [[1, 1, 0], [1, 1, 0]])
-
-
-@pytest.mark.parametrize(
-    ("rle", "reason"),
-    [
-        ("1 2 3", "3 numbers, which are not pairs"),
-        ("5 3", "run past the image of 3 x 2"),
-        ("7 1", "run past the image"),
-        ("9223372036854775807 9223372036854775807", "run past the image"),
-        ("99999999999999999999 1", "not a whole number"),
-        ("1 2 2 1", "overlap"),
-        ("2 1 2 1", "overlap"),
-        ("0 2", "below 1"),
-        ("1 0", "below 1"),
-        ("-1 2", "below 1"),
-        ("1 x", "not a whole number"),
-        ("1.5 2", "not a whole number"),
-    ],
-)
-def test_wrong_run_lengths_name_the_slice(rle: str, reason: str) -> None:
-    with pytest.raises(InputError) as error:
-        decode_rle(rle, (2, 3), name="stomach in case1_day0_slice_0003")
-    assert_one_sentence(error, "stomach in case1_day0_slice_0003", reason)
-
-
-# --- label tables -------------------------------------------------------------------------
+# --- reference labels ---------------------------------------------------------------------
 
 
 def test_reference_labels_come_back(day: Path, phantom: tuple[Scan, Segmentation]) -> None:
@@ -420,8 +490,8 @@ def test_a_table_of_something_else_is_no_reference(tmp_path: Path, day: Path) ->
     ("row", "parts"),
     [
         (
-            "case1_day0_slice_0002,stomach,470 99",
-            ["case1_day0_slice_0002", "train.csv", "run past"],
+            "case1_day0_slice_0001,large_bowel,470 99",
+            ["case1_day0_slice_0001", "train.csv", "run past"],
         ),
         ("case1_day0_slice_0002,liver,1 2", ["case1_day0_slice_0002", "'liver'"]),
         ("case1_day0_slice_0002,stomach", ["Line 20", "train.csv", "2 columns"]),
@@ -435,91 +505,178 @@ def test_what_is_wrong_with_a_table(tmp_path: Path, day: Path, row: str, parts: 
     assert_one_sentence(error, *parts)
 
 
-def test_tables_of_other_programs(tmp_path: Path) -> None:
-    csv = tmp_path / "labels.csv"
-    csv.write_text(
-        '\ufeff"class","id","width","segmentation"\r\n'
-        '"stomach","a_slice_0001",266,"1 2 5 1"\r\n'
-        '"large_bowel","a_slice_0001",266,\r\n\r\n'
-        '"stomach","a_slice_0002",266,""\r\n',
-        encoding="utf-8",
-    )
-    assert read_rle_table(csv) == {"a_slice_0001": {"stomach": "1 2 5 1"}, "a_slice_0002": {}}
-
-
-@pytest.mark.parametrize("content", [b"", b"id,class\n", b"\xff\xfe\x00"])
-def test_what_is_no_table(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "labels.csv").write_bytes(content)
-    with pytest.raises(InputError) as error:
-        read_rle_table(tmp_path / "labels.csv")
-    assert_one_sentence(error, "labels.csv")
-
-
-def test_a_missing_table(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"labels\.csv cannot be read"):
-        read_rle_table(tmp_path / "labels.csv")
-
-
-def test_a_written_table_is_the_competitions(
-    tmp_path: Path, phantom: tuple[Scan, Segmentation]
-) -> None:
-    _, truth = phantom
-    path = write_segmentation(truth, tmp_path / "out.csv")
-    lines = path.read_text().splitlines()
-    assert lines[0] == "id,class,segmentation"
-    assert len(lines) == 1 + 6 * 3
-    assert lines[1] == "case1_day0_slice_0001,large_bowel,"
-    table = read_rle_table(path)
-    for index, organ in enumerate(truth.organs):
-        for number in range(1, 7):
-            rle = table[slice_id("case1_day0", number)].get(organ.name, "")
-            np.testing.assert_array_equal(
-                decode_rle(rle, truth.shape[1:]), truth.masks[index, number - 1]
-            )
-
-
-def test_ids_without_numbers_and_with_awkward_names(tmp_path: Path) -> None:
-    path = write_segmentation(
-        dataclasses.replace(l_phantom(), name='my "scan", edited'), tmp_path / "out.csv"
-    )
-    assert list(read_rle_table(path)) == [f"my _scan__ edited_slice_{n:04d}" for n in range(1, 6)]
-
-
-def test_a_large_table_is_read_quickly(tmp_path: Path) -> None:
-    rows = (f"case{n // 3}_day0_slice_0001,stomach,{'123 45 ' * 20}\n" for n in range(115_000))
-    (tmp_path / "train.csv").write_text("id,class,segmentation\n" + "".join(rows))
-    start = time.perf_counter()
-    assert len(read_rle_table(tmp_path / "train.csv")) == 38_334
-    assert time.perf_counter() - start < 5  # 0.3 s when measured; slack for a busy machine
-
-
 # --- folders of label slices --------------------------------------------------------------
 
 
-def test_label_slices_come_back(tmp_path: Path) -> None:
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    labels=hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 6)] * 3), elements=st.integers(0, 4)),
+    spacing=st.tuples(*[st.floats(0.3, 9, allow_subnormal=False)] * 3),
+    first=st.none() | st.integers(1, 990),
+)
+def test_label_slices_come_back_complete(
+    tmp_path_factory: pytest.TempPathFactory,
+    labels: np.ndarray,
+    spacing: tuple[float, float, float],
+    first: int | None,
+) -> None:
+    written = Segmentation.of_labels(
+        labels,
+        spacing=spacing,
+        affine=moved(axial_affine(spacing)),
+        organs=(*ORGANS, Organ(4, "duodenum", "#7ac36a")),
+        name="anything",
+        slice_numbers=None if first is None else tuple(range(first, first + len(labels))),
+        provenance={"model": "m", "baseline": ["a"] * len(labels)},
+    )
+    path = write_segmentation(written, tmp_path_factory.mktemp("labels") / "out.png")
+    assert holds_labels(path)
+    back = read_segmentation(path)
+    np.testing.assert_array_equal(back.masks, written.masks)
+    np.testing.assert_array_equal(back.affine, written.affine)
+    for field in ("spacing", "organs", "name", "slice_numbers", "provenance"):
+        assert getattr(back, field) == getattr(written, field), field
+
+
+def moved(affine: np.ndarray) -> np.ndarray:
+    """Somewhere else, and turned about the table's axis."""
+    angle = np.array([[0.6, -0.8, 0, 0], [0.8, 0.6, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    result = np.asarray(angle @ affine)
+    result[:3, 3] = 12.25, -80.1, 7e-3
+    return result
+
+
+def test_label_slices_are_named_like_the_scans(tmp_path: Path) -> None:
     written = dataclasses.replace(l_phantom(), slice_numbers=(7, 8, 9, 10, 11))
     path = write_segmentation(written, f"{tmp_path / 'out.png'}/")
-    assert sorted(file.name for file in path.iterdir())[0] == "slice_0007_12_9_0.70_1.50.png"
-    back = read_segmentation(path)
+    assert names(path)[0] == "gitract.json"
+    assert names(path)[1] == "slice_0007_12_9_0.70_1.50.png"
+
+
+def test_slices_that_are_not_in_the_order_of_their_numbers_keep_their_own(tmp_path: Path) -> None:
+    written = dataclasses.replace(
+        l_phantom(), slice_numbers=(5, 4, 3, 2, 1), affine=moved(l_phantom().affine)
+    )
+    back = read_segmentation(write_segmentation(written, tmp_path / "out.png"))
+    np.testing.assert_array_equal(back.masks, written.masks)
+    np.testing.assert_array_equal(back.affine, written.affine)
+    assert back.slice_numbers == written.slice_numbers
+
+
+def test_the_highest_organ_wins_in_label_slices(tmp_path: Path) -> None:
+    _, written = abdomen_phantom(slices=12)
+    assert written.labels().overlap_voxels
+    back = read_segmentation(write_segmentation(written, tmp_path / "out.png"))
     np.testing.assert_array_equal(back.labels().array, written.labels().array)
-    assert (back.spacing, back.slice_numbers) == (written.spacing, written.slice_numbers)
+    np.testing.assert_array_equal(back.masks[2], written.masks[2])
 
 
-def test_label_slices_of_other_organs_are_refused(tmp_path: Path) -> None:
+def test_label_slices_of_others_take_their_place_from_the_scan(
+    tmp_path: Path, phantom: tuple[Scan, Segmentation]
+) -> None:
+    scan, truth = phantom
+    scan = dataclasses.replace(scan, affine=moved(scan.affine))
+    path = write_segmentation(truth, tmp_path / "out.png")
+    (path / "gitract.json").unlink()
+    assert not holds_labels(path)
+    back = read_segmentation(path, scan=scan)
+    np.testing.assert_array_equal(back.labels().array, truth.labels().array)
+    np.testing.assert_array_equal(back.affine, scan.affine)
+    assert (back.name, back.slice_numbers) == (scan.name, scan.slice_numbers)
+    alone = read_segmentation(path)
+    np.testing.assert_array_equal(alone.affine, axial_affine((3.0, 1.5, 1.4)))
+    assert (alone.name, alone.slice_numbers) == ("out", scan.slice_numbers)
+    assert read_segmentation(path, spacing=(5, 1, 1)).spacing == (5, 1, 1)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"slice_numbers": tuple(range(2, 8))}, "slices 1 to 6"),
+        ({"spacing": (3.0, 1.5, 1.5), "affine": axial_affine((3.0, 1.5, 1.5))}, "1.5"),
+    ],
+)
+def test_label_slices_of_another_scan_are_refused(
+    tmp_path: Path,
+    phantom: tuple[Scan, Segmentation],
+    change: dict[str, Any],
+    part: str,
+    noted: bool,
+) -> None:
+    scan, truth = phantom
+    path = write_segmentation(truth, tmp_path / "out.png")
+    if not noted:
+        (path / "gitract.json").unlink()
+    with pytest.raises(InputError) as error:
+        read_segmentation(path, scan=dataclasses.replace(scan, **change))
+    assert_one_sentence(error, "choose the scan", part)
+
+
+def test_values_of_label_slices_are_chosen_organs(tmp_path: Path) -> None:
+    path = write_segmentation(l_phantom(), tmp_path / "out.png")
+    (path / "gitract.json").unlink()
+    back = read_segmentation(path, choices={"3": "pancreas"})
+    assert {name for name, volume in back.volumes_ml.items() if volume} == {"pancreas"}
+
+
+def test_label_slices_of_unknown_organs_are_refused(tmp_path: Path) -> None:
     written = dataclasses.replace(
         l_phantom(), organs=tuple(Organ(n, f"o{n}", "#000000") for n in (1, 2, 9))
     )
     path = write_segmentation(written, tmp_path / "out.png")
+    assert read_segmentation(path).organs == written.organs
+    (path / "gitract.json").unlink()
     with pytest.raises(InputError) as error:
         read_segmentation(path)
     assert_one_sentence(error, "out.png", "Label value 9")
-    assert read_segmentation(path, organs=written.organs).organs == written.organs
+
+
+def drop_the_last(folder: Path) -> None:
+    (folder / names(folder)[-1]).unlink()
+
+
+def renumber(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        path.rename(path.with_name(path.name.replace("slice_0", "slice_1")))
+
+
+def respace(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        path.rename(path.with_name(path.name.replace("0.70", "0.80")))
+
+
+@pytest.mark.parametrize("change", [drop_the_last, renumber, respace])
+def test_notes_of_slices_that_were_changed_are_not_believed(tmp_path: Path, change: Damage) -> None:
+    written = dataclasses.replace(l_phantom(), affine=moved(l_phantom().affine))
+    path = write_segmentation(written, tmp_path / "out.png")
+    change(path)
+    back = read_segmentation(path)
+    np.testing.assert_array_equal(back.affine, axial_affine(back.spacing))
+    assert back.name == "out"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"spacing": [1.0]}, {"affine": "odd"}, {"slice_numbers": "odd"}, {"organs": [{"id": 1}]}],
+)
+def test_damaged_notes_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = write_segmentation(l_phantom(), tmp_path / "out.png")
+    notes = json.loads((path / "gitract.json").read_text())
+    (path / "gitract.json").write_text(json.dumps(notes | change))
+    with pytest.raises(InputError) as error:
+        read_segmentation(path)
+    assert_one_sentence(error, "out.png", "damaged")
 
 
 def test_a_folder_of_label_slices_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = write_segmentation(abdomen_phantom(slices=9)[1], tmp_path / "out.png")
     write_segmentation(l_phantom(), path)
-    assert len(list(path.iterdir())) == 5
+    assert len(names(path)) == 5 + 1
     assert os.listdir(tmp_path) == ["out.png"]
 
 
@@ -565,18 +722,84 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(
     assert os.listdir(tmp_path) == ["out.png"]
 
 
-def test_a_failed_table_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_segmentation(l_phantom(), tmp_path / "out.csv")
-    before = path.read_bytes()
+# --- scans as folders ---------------------------------------------------------------------
 
-    def fail(mask: np.ndarray) -> str:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gitract.io.competition.encode_rle", fail)
-    with pytest.raises(InputError, match="No space left"):
-        write_segmentation(abdomen_phantom(slices=3)[1], path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["out.csv"]
+@settings(deadline=None, max_examples=20)
+@given(
+    voxels=st.sampled_from(["u1", "u2", "i2", "i4", "u8"]).flatmap(
+        lambda kind: hnp.arrays(
+            kind,
+            st.tuples(st.integers(2, 5), *[st.integers(1, 6)] * 2),
+            elements=st.integers(0, 200),
+        )
+    ),
+    spacing=st.tuples(*[st.floats(0.3, 9, allow_subnormal=False)] * 3),
+    first=st.none() | st.integers(1, 990),
+)
+def test_a_scan_comes_back_from_a_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    voxels: np.ndarray,
+    spacing: tuple[float, float, float],
+    first: int | None,
+) -> None:
+    written = Scan(
+        voxels,
+        spacing,
+        affine=moved(axial_affine(spacing)),
+        name="anything",
+        slice_numbers=None if first is None else tuple(range(first, first + len(voxels))),
+    )
+    path = write_scan(written, tmp_path_factory.mktemp("scans") / "out.png")
+    assert not holds_labels(path)
+    back = read_scan(path)
+    np.testing.assert_array_equal(back.voxels, voxels)
+    assert back.voxels.dtype == (np.uint8 if voxels.dtype == np.uint8 else np.uint16)
+    np.testing.assert_array_equal(back.affine, written.affine)
+    for field in ("spacing", "name", "slice_numbers"):
+        assert getattr(back, field) == getattr(written, field), field
+    [found] = find_scans(path)
+    assert (found.key, found.shape, found.problem) == ("out", voxels.shape, "")
+
+
+def test_given_spacing_keeps_the_directions_of_a_written_scan(
+    tmp_path: Path, phantom: tuple[Scan, Segmentation]
+) -> None:
+    written = dataclasses.replace(phantom[0], affine=moved(phantom[0].affine))
+    back = read_scan(write_scan(written, tmp_path / "out.png"), spacing=(6.0, 1.5, 2.8))
+    np.testing.assert_allclose(back.affine, written.affine @ np.diag([2.0, 1.0, 2.0, 1.0]))
+    with pytest.raises(InputError, match="not usable"):
+        read_scan(tmp_path / "out.png", spacing=(6.0, 0.0, 2.8))
+
+
+@pytest.mark.parametrize(
+    ("voxels", "part"),
+    [
+        (np.full((2, 3, 4), -1, np.int16), "-1 to -1"),
+        (np.full((2, 3, 4), 65536, np.int32), "65536 to 65536"),
+        (np.ones((2, 3, 4), np.float32), "fractions (float32)"),
+    ],
+)
+def test_values_that_png_cannot_hold_are_refused(
+    tmp_path: Path, voxels: np.ndarray, part: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        write_scan(Scan(voxels, (3, 1, 1)), tmp_path / "out.png")
+    assert_one_sentence(error, part, ".nii.gz or .tif")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_reference_lies_on_the_grid_of_a_written_scan(
+    tmp_path: Path, phantom: tuple[Scan, Segmentation]
+) -> None:
+    scan, truth = phantom
+    scan = dataclasses.replace(scan, affine=moved(scan.affine))
+    path = write_scan(scan, tmp_path / f"{scan.name}.png")
+    write_segmentation(truth, tmp_path / "train.csv")
+    reference = read_reference(path)
+    assert reference is not None
+    np.testing.assert_array_equal(reference.masks, truth.masks)
+    np.testing.assert_array_equal(reference.affine, scan.affine)
 
 
 # --- real scans ---------------------------------------------------------------------------
@@ -629,25 +852,9 @@ def test_real_pieces_of_16_bits(shared_data: Path) -> None:
     train = shared_data / "uwm_16bit" / "train"
     with pytest.raises(InputError, match="lacks slices 86 to 89 and 91 to 108:"):
         read_scan(train / "case101" / "case101_day20")
-    wide = read_scan(train / "case85" / "case85_day0")
+    [wide] = find_scans(train / "case85")
     assert wide.shape == (1, 310, 360)
+    assert "holds one slice" in wide.problem
     assert read_grey_png(list_slices(train / "case35" / "case35_day0")[0].path).max() > 10_000
     with pytest.raises(InputError, match="266 x 266 pixels where the other slices have 234 x 234"):
         read_scan(shared_data / "uwm_16bit" / "loose")
-
-
-@pytest.mark.data
-def test_real_run_lengths_come_back(shared_data: Path) -> None:
-    path = shared_data / "labels_only" / "native_rle_37days.csv"
-    table = read_rle_table(path)
-    assert len(table) == 4432
-    sizes = {}
-    for line in path.read_text().splitlines()[1:]:
-        name, _, _, width, height, _ = line.split(",")
-        sizes[name] = (int(height), int(width))
-    contours = 0
-    for name, row in table.items():
-        for rle in row.values():
-            contours += 1
-            assert encode_rle(decode_rle(rle, sizes[name], name=name)) == rle
-    assert contours > 3000

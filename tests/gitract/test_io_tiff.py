@@ -1,6 +1,7 @@
 """TIFF stacks: voxel sizes, damage, and segmentations that come back as they went."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,21 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 import gitract.io.tiff
 from gitract.errors import InputError
-from gitract.io import is_segmentation_file, read_scan, read_segmentation, write_segmentation
+from gitract.io import (
+    find_scans,
+    holds_labels,
+    label_names,
+    read_scan,
+    read_segmentation,
+    write_scan,
+    write_segmentation,
+)
 from gitract.organs import ORGANS, Organ
-from gitract.scan import Segmentation
+from gitract.scan import NiftiAxes, Scan, Segmentation, axial_affine
 from phantoms import abdomen_phantom, l_phantom
 from sentences import assert_one_sentence
 
@@ -96,9 +106,40 @@ def test_given_spacing_wins(tmp_path: Path) -> None:
     assert read_scan(write_imagej(tmp_path / "a.tif"), spacing=(5, 2, 2)).spacing == (5, 2, 2)
 
 
-def test_an_image_is_a_stack_of_one_slice(tmp_path: Path) -> None:
+def test_an_image_is_no_stack(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tiff", STACK[0])
-    assert read_scan(tmp_path / "a.tiff", spacing=SPACING).shape == (1, 20, 24)
+    with pytest.raises(InputError) as error:
+        read_scan(tmp_path / "a.tiff", spacing=SPACING)
+    assert_one_sentence(error, "a.tiff", "one slice")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "packbits", "zstd", "lzma"])
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}, {"bigtiff": True, "tile": (16, 16)}])
+def test_compressed_stacks(tmp_path: Path, compression: str, layout: dict[str, Any]) -> None:
+    keywords = {"photometric": "minisblack", "compression": compression, **layout}
+    tifffile.imwrite(tmp_path / "a.tif", STACK, **keywords)
+    scan = read_scan(tmp_path / "a.tif", spacing=SPACING)
+    np.testing.assert_array_equal(scan.voxels, STACK)
+
+
+def test_jpeg_in_tiff(tmp_path: Path) -> None:
+    smooth = np.broadcast_to(np.linspace(0, 250, 64).astype(np.uint8), (3, 48, 64))
+    tifffile.imwrite(
+        tmp_path / "a.tif", smooth, photometric="minisblack", compression="jpeg", tile=(16, 16)
+    )
+    voxels = read_scan(tmp_path / "a.tif", spacing=SPACING).voxels.astype(int)
+    assert np.abs(voxels - smooth).max() < 10
+
+
+def test_what_the_header_tells(tmp_path: Path) -> None:
+    (found,) = find_scans(write_imagej(tmp_path / "a.tif"))
+    assert (found.key, found.shape, found.problem) == ("a", STACK.shape, "")
+    tifffile.imwrite(tmp_path / "b.tif", STACK, photometric="minisblack")
+    (found,) = find_scans(tmp_path / "b.tif")
+    assert found.shape == STACK.shape
+    with pytest.raises(InputError) as error:
+        read_scan(tmp_path / "b.tif")
+    assert found.problem == str(error.value)
 
 
 def test_thin_stacks_are_no_colours(tmp_path: Path) -> None:
@@ -117,6 +158,7 @@ WRITERS: list[dict[str, Any]] = [
     {"ome": True, "compression": "zlib"},
     {"bigtiff": True, "metadata": None},
     {"byteorder": ">", "metadata": None},
+    {"compression": "lzw", "tile": (16, 16)},
 ]
 
 
@@ -161,7 +203,7 @@ def test_what_is_no_tiff_is_damaged(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(InputError) as error:
         read_scan(tmp_path / "a.tif")
-    assert_one_sentence(error, "a.tif", "damaged or not a TIFF")
+    assert_one_sentence(error, "a.tif", "damaged or not a")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +226,46 @@ def test_what_is_no_scan(
     assert_one_sentence(error, "a.tif", reason)
 
 
+def write_pages(path: Path, stack: np.ndarray, changing: dict[str, Any], **keywords: Any) -> Path:
+    """Slices written one by one, every other one in another way."""
+    with tifffile.TiffWriter(path, **keywords) as out:
+        for number, image in enumerate(stack):
+            out.write(image, **(changing if number % 2 else {}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changing", "keywords"),
+    [
+        ({}, {}),
+        ({}, {"shaped": False}),
+        ({}, {"ome": True}),
+        ({"compression": "zlib"}, {"shaped": False}),
+        ({"compression": "lzw", "tile": (16, 16)}, {"shaped": False}),
+    ],
+)
+def test_a_stack_written_page_by_page(
+    tmp_path: Path, changing: dict[str, Any], keywords: dict[str, Any]
+) -> None:
+    path = write_pages(tmp_path / "a.tif", STACK, changing, **keywords)
+    np.testing.assert_array_equal(read_scan(path, spacing=SPACING).voxels, STACK)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_stack_written_by_pillow(tmp_path: Path, compression: str | None) -> None:
+    first, *others = (Image.fromarray(image) for image in STACK)
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others, compression=compression)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.tif", spacing=SPACING).voxels, STACK)
+
+
+def test_two_stacks_in_one_file_are_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=True) as out:
+        for _ in range(2):
+            out.write(STACK, photometric="minisblack", metadata={"axes": "ZYX"})
+    with pytest.raises(InputError, match="2 separate images"):
+        read_scan(tmp_path / "a.tif", spacing=SPACING)
+
+
 def test_pages_of_different_sizes_are_refused(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as out:
         out.write(STACK[0])
@@ -198,6 +280,109 @@ def test_absurd_sizes_are_refused_before_they_are_allocated(
     monkeypatch.setattr(gitract.io.tiff, "_MAX_VOXELS", STACK.size - 1)
     with pytest.raises(InputError, match=f"{STACK.size} voxels"):
         read_scan(write_imagej(tmp_path / "a.tif"))
+    monkeypatch.undo()
+    monkeypatch.setattr(gitract.io.tiff, "_MAX_SIDE", 23)
+    with pytest.raises(InputError, match="24 a side"):
+        read_scan(write_imagej(tmp_path / "a.tif"))
+
+
+# --- writing scans ------------------------------------------------------------------------
+
+OBLIQUE = np.array(
+    [[0, 0.9, 0.56, 5], [0, 1.2, -0.42, -7.123456789], [-3, 0, 0, 1], [0, 0, 0, 1.0]]
+)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        *((name, name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32")),
+        *((name, name) for name in ("float32", "float64")),
+        ("float16", "float32"),
+        ("longdouble", "float64"),
+        ("int64", "int32"),
+        (">u2", "uint16"),
+        (">i2", "int16"),
+    ],
+)
+def test_scans_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, stored: str, big: bool
+) -> None:
+    if big:
+        monkeypatch.setattr(gitract.io.tiff, "_MAX_CLASSIC_BYTES", 0)
+    voxels = (STACK % 120).astype(dtype)
+    scan = Scan(
+        voxels,
+        SPACING,
+        OBLIQUE,
+        "case1",
+        slice_numbers=(1, 2, 3, 4, 5, 6),
+        stored=NiftiAxes(0, 1, 2),
+    )
+    path = write_scan(scan, tmp_path / "a.tif")
+    again = read_scan(path)
+    assert again.voxels.dtype == stored
+    np.testing.assert_array_equal(again.voxels, voxels)
+    np.testing.assert_array_equal(again.affine, scan.affine)
+    for field in ("spacing", "name", "slice_numbers", "stored"):
+        assert getattr(again, field) == getattr(scan, field)
+    assert not holds_labels(path)
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_bigtiff == big
+        assert tiff.pages.first.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        assert tiff.series[0].axes == "ZYX"
+        np.testing.assert_array_equal(tiff.asarray(), voxels)
+
+
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    voxels=hnp.arrays(
+        st.sampled_from([np.uint8, np.int16, np.float32]),
+        st.tuples(st.integers(2, 5), st.integers(1, 5), st.integers(1, 5)),
+        elements=st.integers(0, 9),
+    ),
+    spacing=st.tuples(*[st.floats(0.01, 50)] * 3),
+)
+def test_the_spacing_is_there_for_programs_that_do_not_know_our_notes(
+    tmp_path: Path, voxels: np.ndarray, spacing: tuple[float, float, float]
+) -> None:
+    path = write_scan(Scan(voxels, spacing, name="a"), tmp_path / "a.tif")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"gitract scan", b"another scan"))
+    scan = read_scan(path)
+    assert scan.spacing == pytest.approx(spacing, rel=1e-5)
+    np.testing.assert_array_equal(scan.voxels, voxels)
+
+
+def test_integers_of_64_bits_must_fit_into_32(tmp_path: Path) -> None:
+    voxels = STACK.astype(np.uint64)
+    voxels[0, 0, 0] = 2**32 - 1
+    assert (
+        read_scan(write_scan(Scan(voxels, SPACING), tmp_path / "a.tif")).voxels.dtype == np.uint32
+    )
+    voxels[0, 0, 0] = 2**32
+    with pytest.raises(InputError) as error:
+        write_scan(Scan(voxels, SPACING), tmp_path / "b.tif")
+    assert_one_sentence(error, "32 bits", ".nii.gz")
+    assert os.listdir(tmp_path) == ["a.tif"]
+
+
+def test_a_given_spacing_keeps_the_directions_of_our_notes(tmp_path: Path) -> None:
+    path = write_scan(Scan(STACK, SPACING, OBLIQUE), tmp_path / "a.tif")
+    scan = read_scan(path, spacing=(6, 3, 1.4))
+    np.testing.assert_allclose(scan.affine[:3, :3], OBLIQUE[:3, :3] * 2)
+
+
+def test_a_scan_cropped_elsewhere_loses_our_geometry(tmp_path: Path) -> None:
+    with tifffile.TiffFile(write_scan(Scan(STACK, SPACING, OBLIQUE), tmp_path / "a.tif")) as tiff:
+        info = (tiff.imagej_metadata or {})["Info"]
+    metadata = {"axes": "ZYX", "spacing": 3.0, "unit": "mm", "Info": info}
+    scan = read_scan(write_imagej(tmp_path / "b.tif", STACK[2:], metadata=metadata))
+    np.testing.assert_allclose(scan.affine, axial_affine(SPACING), rtol=1e-5)
+    assert scan.name == "b"
 
 
 # --- segmentations ------------------------------------------------------------------------
@@ -206,7 +391,7 @@ def test_absurd_sizes_are_refused_before_they_are_allocated(
 def assert_same(one: Segmentation, other: Segmentation) -> None:
     np.testing.assert_array_equal(one.labels().array, other.labels().array)
     np.testing.assert_allclose(one.affine, other.affine)
-    for field in ("spacing", "organs", "name", "slice_numbers", "provenance"):
+    for field in ("spacing", "organs", "name", "slice_numbers", "provenance", "stored"):
         assert getattr(one, field) == getattr(other, field)
 
 
@@ -219,11 +404,13 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         name="Müller, day 3 μ",
         slice_numbers=(7, 8, 9, 10, 11),
         organs=(*ORGANS[:2], Organ(9, "duodenum", "#123456")),
+        stored=NiftiAxes(0, 2, 1),
         provenance={"model": "small", "baseline": ["aé", None, 3.5], "edited": [1, 2]},
     )
     path = write_segmentation(written, tmp_path / "out.tif")
     assert_same(read_segmentation(path), written)
-    assert is_segmentation_file(path)
+    assert holds_labels(path)
+    assert label_names(path) == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.tif"]
 
 
@@ -271,18 +458,80 @@ def test_foreign_labels(tmp_path: Path) -> None:
     segmentation = read_segmentation(path)
     np.testing.assert_array_equal(segmentation.labels().array, labels)
     assert segmentation.spacing == pytest.approx(SPACING)
-    assert not is_segmentation_file(path)
+    assert not holds_labels(path)
+    assert label_names(path) == ["1", "2", "3"]
     tifffile.imwrite(path, labels)
     with pytest.raises(InputError, match="give the spacing"):
         read_segmentation(path)
     assert read_segmentation(path, spacing=SPACING).spacing == SPACING
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.float32, np.float64])
+def test_labels_are_whole_numbers_of_any_type(tmp_path: Path, dtype: type) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", (STACK % 4).astype(dtype), photometric="minisblack")
+    segmentation = read_segmentation(tmp_path / "a.tif", spacing=SPACING)
+    np.testing.assert_array_equal(segmentation.labels().array, STACK % 4)
+
+
+def test_labels_without_a_place_take_that_of_their_scan(tmp_path: Path) -> None:
+    scan = Scan(STACK, SPACING, OBLIQUE, "case1", stored=NiftiAxes())
+    tifffile.imwrite(tmp_path / "a.tif", STACK % 4, photometric="minisblack")
+    segmentation = read_segmentation(tmp_path / "a.tif", scan=scan)
+    np.testing.assert_array_equal(segmentation.affine, OBLIQUE)
+    assert (segmentation.name, segmentation.stored) == ("case1", NiftiAxes())
+    tifffile.imwrite(tmp_path / "b.tif", STACK[1:] % 4, photometric="minisblack")
+    with pytest.raises(InputError) as error:
+        read_segmentation(tmp_path / "b.tif", scan=scan)
+    assert_one_sentence(error, "b.tif", "5 x 20 x 24", "6 x 20 x 24")
+
+
+def test_values_get_the_organs_that_are_chosen(tmp_path: Path) -> None:
+    path = write_imagej(tmp_path / "a.tif", (STACK % 4).astype(np.uint8))
+    chosen = {"1": "stomach", "2": "-", "3": "my new organ"}
+    segmentation = read_segmentation(path, choices=chosen)
+    masks = {
+        organ.name: mask
+        for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True)
+    }
+    np.testing.assert_array_equal(masks["stomach"], STACK % 4 == 1)
+    np.testing.assert_array_equal(masks["my_new_organ"], STACK % 4 == 3)
+    assert not masks["small_bowel"].any()
+
+
+def test_files_of_the_first_version_come_back(tmp_path: Path) -> None:
+    notes = {
+        "format": "gitract segmentation",
+        "name": "case1_day0",
+        "shape": [6, 20, 24],
+        "spacing": list(SPACING),
+        "affine": OBLIQUE.tolist(),
+        "organs": [{"id": 3, "name": "stomach", "color": "#d9467e"}],
+        "slice_numbers": [1, 2, 3, 4, 5, 6],
+        "provenance": {"baseline": [1, 2]},
+    }
+    metadata = {"axes": "ZYX", "spacing": 3.0, "unit": "mm", "Info": json.dumps(notes)}
+    labels = (STACK % 2 * 3).astype(np.uint8)
+    path = write_imagej(tmp_path / "a.tif", labels, metadata=metadata)
+    segmentation = read_segmentation(path)
+    np.testing.assert_array_equal(segmentation.masks[0], labels == 3)
+    np.testing.assert_array_equal(segmentation.affine, OBLIQUE)
+    assert [organ.name for organ in segmentation.organs] == ["stomach"]
+    assert segmentation.slice_numbers == (1, 2, 3, 4, 5, 6)
+    assert segmentation.provenance == {"baseline": [1, 2]}
+    assert holds_labels(path)
+    del notes["organs"]
+    metadata["Info"] = json.dumps(notes)
+    with pytest.raises(InputError) as error:
+        read_segmentation(write_imagej(path, labels, metadata=metadata))
+    assert_one_sentence(error, "a.tif", "damaged")
+
+
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
         (np.full((2, 8, 8), 9, np.uint8), "Label value 9"),
-        (np.ones((2, 8, 8), np.float32), "float32"),
+        (np.full((2, 8, 8), 0.5, np.float32), "fractions"),
+        (np.full((2, 8, 8), 256, np.uint16), "256"),
     ],
 )
 def test_what_is_no_label_stack(tmp_path: Path, labels: np.ndarray, reason: str) -> None:
@@ -295,7 +544,7 @@ def test_what_is_no_label_stack(tmp_path: Path, labels: np.ndarray, reason: str)
 def test_what_is_not_ours_is_no_segmentation(tmp_path: Path, name: str) -> None:
     (tmp_path / "text.tif").write_text("no TIFF")
     write_imagej(tmp_path / "scan.tif")
-    assert not is_segmentation_file(tmp_path / name)
+    assert not holds_labels(tmp_path / name)
 
 
 # --- failed writes ------------------------------------------------------------------------
@@ -343,7 +592,7 @@ def test_a_failed_write_leaves_the_old_file(
         ("folder.tif", "is a folder"),
         ("file.png", "is a file"),
         ("full.png", "other files, such as letter.txt"),
-        ("a.nii.gz", "no suffix that can be written"),
+        ("a.nrrd", "no suffix that can be written"),
         ("a", "no suffix that can be written"),
     ],
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gitract.errors import Cancelled, InputError
-from gitract.model_store import ModelStore, default_home
+from gitract.home import default_home
+from gitract.model_store import ModelStore
 
 
 def writer(random_model: Path, model: str, **changes: object) -> Callable[[Path], None]:

@@ -12,9 +12,11 @@ from gitract.baseline import edited_slices
 from gitract.devices import choose_device, likely_devices
 from gitract.errors import Cancelled, InputError
 from gitract.metrics import dice
+from gitract.orientation import Turn
 from gitract.predict import Segmenter, chosen_slices
 from gitract.progress import Progress
 from gitract.scan import Scan, Segmentation
+from phantoms import stored_as
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,20 @@ def test_the_result_lies_on_the_grid_of_the_scan(
     assert again.spacing == moved.spacing
     assert again.name == "case7_day0"
     assert again.slice_numbers == moved.slice_numbers
+
+
+@pytest.mark.parametrize("turn", [Turn(True, False, True), Turn(False, True, False)])
+def test_a_scan_stored_turned_gets_the_same_contours_in_the_same_place(
+    segmenter: Segmenter,
+    found: Segmentation,
+    phantom: tuple[Scan, Segmentation],
+    turn: Turn,
+) -> None:
+    stored = stored_as(phantom[0], turn)
+    again = segmenter.segment(stored)
+    np.testing.assert_array_equal(again.masks, turn.back(found.masks))
+    np.testing.assert_array_equal(again.affine, stored.affine)
+    np.testing.assert_array_equal(again.on(phantom[0]).masks, found.masks)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,18 @@
 """Scan and Segmentation: what they accept, and what they derive."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gitract.errors import InputError
 from gitract.organs import ORGANS, organ_named, organs_from_ids
-from gitract.scan import Scan, Segmentation, axial_affine
+from gitract.scan import NiftiAxes, Scan, Segmentation, axial_affine, scaled_affine
 from phantoms import abdomen_phantom, l_phantom
+from sentences import assert_one_sentence
 
 SPACING = (3.0, 1.5, 0.7)
 
@@ -43,6 +49,46 @@ def test_scan_refuses_what_is_no_intensity(dtype: object) -> None:
 def test_scan_refuses_an_affine_of_another_spacing() -> None:
     with pytest.raises(InputError, match="contradict"):
         Scan(np.zeros((2, 3, 4)), SPACING, affine=axial_affine((3.0, 0.7, 1.5)))
+
+
+def sheared(degrees: float) -> np.ndarray:
+    """An axial affine whose columns lean towards its rows."""
+    affine = axial_affine(SPACING)
+    angle = np.radians(degrees)
+    affine[:3, 2] = 0.7 * np.array([np.cos(angle), np.sin(angle), 0])
+    return affine
+
+
+@pytest.mark.parametrize("degrees", [1, 20, 60, 90, -20])
+def test_scan_refuses_skewed_and_singular_affines(degrees: float) -> None:
+    for grid in (np.zeros((2, 3, 4)), np.zeros((3, 2, 3, 4), np.bool_)):
+        with pytest.raises(InputError) as error:
+            if grid.ndim == 3:
+                Scan(grid, SPACING, affine=sheared(degrees))
+            else:
+                Segmentation(grid, SPACING, affine=sheared(degrees))
+        assert_one_sentence(error, "not at right angles", "resample")
+
+
+def test_scan_accepts_what_rounding_leaves_of_a_right_angle() -> None:
+    Scan(np.zeros((2, 3, 4)), SPACING, affine=sheared(0.3))
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [np.zeros((4, 4)), np.full((4, 4), np.nan), np.eye(3), np.diag([np.inf, 1, 1, 1])],
+)
+def test_scan_refuses_what_is_no_affine(affine: np.ndarray) -> None:
+    with pytest.raises(InputError) as error:
+        Scan(np.zeros((2, 3, 4)), SPACING, affine=affine)
+    assert_one_sentence(error, "affine")
+
+
+def test_a_scaled_affine_keeps_directions_and_origin() -> None:
+    affine = turned(0.4)
+    scaled = scaled_affine(affine, (6.0, 3.0, 1.4))
+    np.testing.assert_allclose(scaled[:3, :3], affine[:3, :3] * 2)
+    np.testing.assert_array_equal(scaled[:, 3], affine[:, 3])
 
 
 def test_scan_refuses_too_few_slice_numbers() -> None:
@@ -93,3 +139,126 @@ def test_organ_table_has_the_ids_of_the_data() -> None:
     assert organs_from_ids([3, 1]) == (ORGANS[2], ORGANS[0])
     with pytest.raises(InputError, match="'liver'"):
         organ_named("liver")
+
+
+# --- labels onto their scan -----------------------------------------------------------------
+
+TURNS = list(
+    itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
+)
+
+
+def turned(angle: float) -> np.ndarray:
+    """An oblique affine away from the origin."""
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = turn @ axial_affine(SPACING)
+    affine[:3, 3] = (-210.5, 33.25, 480.0)
+    return affine
+
+
+def reordered(phantom: Segmentation, axes: tuple[int, ...], signs: tuple[int, ...]) -> Segmentation:
+    """The same voxels in the same place, stored in another order."""
+    size = np.array(phantom.shape)[list(axes)]
+    to_old = np.zeros((4, 4))
+    to_old[3, 3] = 1
+    for new, (old, sign) in enumerate(zip(axes, signs, strict=True)):
+        to_old[old, new] = sign
+        to_old[old, 3] = 0 if sign > 0 else size[new] - 1
+    masks = phantom.masks.transpose(0, *(axis + 1 for axis in axes))
+    masks = masks[(slice(None), *(slice(None, None, sign) for sign in signs))]
+    spacing = tuple(phantom.spacing[axis] for axis in axes)
+    return dataclasses.replace(
+        phantom,
+        masks=masks,
+        affine=phantom.affine @ to_old,
+        spacing=spacing,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(("axes", "signs"), TURNS)
+def test_labels_stored_in_another_order_are_put_in_that_of_the_scan(
+    axes: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    phantom = dataclasses.replace(l_phantom(), affine=turned(0.3))
+    scan = Scan(
+        phantom.masks[2].astype(np.uint8),
+        SPACING,
+        phantom.affine,
+        "case1",
+        slice_numbers=(1, 2, 3, 4, 5),
+        stored=NiftiAxes(0, 1, 2),
+    )
+    stored = dataclasses.replace(reordered(phantom, axes, signs), provenance={"model": "small"})
+    placed = stored.on(scan)
+    np.testing.assert_array_equal(placed.masks[2], scan.voxels)
+    np.testing.assert_array_equal(placed.affine, scan.affine)
+    assert (placed.spacing, placed.name, placed.slice_numbers, placed.stored) == (
+        scan.spacing,
+        "case1",
+        scan.slice_numbers,
+        scan.stored,
+    )
+    assert (placed.provenance, placed.organs) == ({"model": "small"}, ORGANS)
+
+
+@pytest.mark.parametrize(
+    ("shift", "fits"), [(0.001, True), (0.009, True), (0.02, False), (3, False)]
+)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_labels_must_lie_within_a_hundredth_of_a_millimetre(
+    shift: float, fits: bool, axis: int
+) -> None:
+    phantom = dataclasses.replace(l_phantom(), affine=turned(0.3))
+    scan = Scan(phantom.masks[2].astype(np.uint8), SPACING, turned(0.3), "case1")
+    moved = phantom.affine.copy()
+    moved[axis, 3] += shift
+    labels = dataclasses.replace(phantom, affine=moved)
+    if fits:
+        np.testing.assert_array_equal(labels.on(scan).affine, scan.affine)
+        return
+    with pytest.raises(InputError) as error:
+        labels.on(scan)
+    assert_one_sentence(error, "'l_phantom'", "'case1'", "another grid")
+
+
+def test_labels_turned_by_little_are_refused_where_their_corners_part() -> None:
+    phantom = dataclasses.replace(l_phantom(), affine=turned(0.3))
+    scan = Scan(phantom.masks[2].astype(np.uint8), SPACING, turned(0.302))
+    with pytest.raises(InputError, match="another grid"):
+        phantom.on(scan)
+    assert phantom.on(dataclasses.replace(scan, affine=turned(0.3001))).shape == scan.shape
+
+
+@pytest.mark.parametrize("change", ["crop", "transpose", "resample"])
+def test_labels_of_another_size_are_refused(change: str) -> None:
+    phantom = l_phantom()
+    voxels, spacing = phantom.masks[2].astype(np.uint8), SPACING
+    match change:
+        case "crop":
+            voxels = voxels[:, :-1]
+        case "transpose":
+            voxels = voxels.transpose(0, 2, 1)
+        case "resample":
+            spacing = (3.0, 1.5, 0.705)
+    with pytest.raises(InputError, match="another grid"):
+        phantom.on(Scan(voxels, spacing))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    turn=st.sampled_from(TURNS),
+    angle=st.floats(-3.2, 3.2),
+    offset=st.tuples(*[st.floats(-500, 500)] * 3),
+)
+def test_there_and_back_is_the_same(
+    turn: tuple[tuple[int, ...], tuple[int, ...]], angle: float, offset: tuple[float, float, float]
+) -> None:
+    affine = turned(angle)
+    affine[:3, 3] = offset
+    phantom = dataclasses.replace(l_phantom(), affine=affine)
+    other = reordered(phantom, *turn)
+    there = phantom.on(Scan(np.zeros(other.shape), other.spacing, other.affine))
+    np.testing.assert_array_equal(there.masks, other.masks)
+    back = there.on(Scan(np.zeros(phantom.shape), phantom.spacing, phantom.affine))
+    np.testing.assert_array_equal(back.masks, phantom.masks)

@@ -11,9 +11,9 @@ from npe2 import PluginManager, PluginManifest
 
 import napari_gitract
 from gitract.errors import InputError
-from napari_gitract._reader import folder_reader, read_layers, tiff_reader
+from napari_gitract._reader import file_reader, folder_reader, read_layers
 from napari_gitract._sample_data import abdomen_sample
-from napari_gitract._writer import write_labels
+from napari_gitract._writer import write_labels_tiff
 from napari_gitract.layers import segmentation_to_layer
 from phantoms import abdomen_phantom, write_competition_day
 
@@ -54,9 +54,9 @@ def test_the_folder_reader_says_no_to_other_folders_and_quickly(tmp_path):
     assert folder_reader(str(other / "photo_1.jpg")) is None
 
 
-def test_the_tiff_reader_leaves_stacks_of_files_to_others(tmp_path):
-    assert tiff_reader([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")]) is None
-    assert tiff_reader(str(tmp_path / "a.png")) is None
+def test_the_file_reader_leaves_stacks_of_tiffs_to_others(tmp_path):
+    assert file_reader([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")]) is None
+    assert file_reader(str(tmp_path / "a.png")) is None
 
 
 def test_a_broken_folder_is_one_sentence_and_no_layer(day):
@@ -72,7 +72,7 @@ def test_labels_are_saved_and_reopened(tmp_path, phantom):
     layer = Layer.create(*segmentation_to_layer(truth))
     path = tmp_path / "labels.tif"
     data, attributes, _ = layer.as_layer_data_tuple()
-    assert write_labels(str(path), data, attributes) == [str(path)]
+    assert write_labels_tiff(str(path), data, attributes) == [str(path)]
     [again] = (Layer.create(*layer) for layer in read_layers(path))
     assert isinstance(again, Labels)
     np.testing.assert_array_equal(again.data, layer.data)
@@ -82,7 +82,7 @@ def test_labels_are_saved_and_reopened(tmp_path, phantom):
 def test_any_labels_layer_in_millimetres_can_be_saved(tmp_path):
     layer = Labels(np.ones((3, 8, 8), int), scale=(3, 2, 2))
     data, attributes, _ = layer.as_layer_data_tuple()
-    [path] = write_labels(str(tmp_path / "labels.tif"), data, attributes)
+    [path] = write_labels_tiff(str(tmp_path / "labels.tif"), data, attributes)
     [(_, again, _)] = read_layers(path)
     assert again["scale"] == (3, 2, 2)
 
@@ -90,7 +90,7 @@ def test_any_labels_layer_in_millimetres_can_be_saved(tmp_path):
 def test_labels_that_are_no_organs_are_saved_as_napari_would(tmp_path):
     cells = np.arange(3 * 8 * 8, dtype=np.int32).reshape(3, 8, 8)
     data, attributes, _ = Labels(cells).as_layer_data_tuple()
-    [path] = write_labels(str(tmp_path / "cells.tif"), data, attributes)
+    [path] = write_labels_tiff(str(tmp_path / "cells.tif"), data, attributes)
     np.testing.assert_array_equal(tifffile.imread(path), cells)
 
 
@@ -99,7 +99,7 @@ def test_a_value_that_is_no_organ_is_refused_in_a_layer_of_ours(tmp_path, phanto
     layer.data[0, 0, 0] = 9
     data, attributes, _ = layer.as_layer_data_tuple()
     with pytest.raises(InputError, match="9"):
-        write_labels(str(tmp_path / "labels.tif"), data, attributes)
+        write_labels_tiff(str(tmp_path / "labels.tif"), data, attributes)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 
 from gitract.augment import augment
 from gitract.errors import InputError
-from gitract.io.competition import SliceFile, decode_rle, list_slices, read_rle_table, slice_id
+from gitract.io.competition import SliceFile, list_slices
 from gitract.io.png import read_grey_png
+from gitract.io.rle import decode_rle, read_rle_table, slice_id
 from gitract.model_config import Preparation
 from gitract.organs import ORGANS, organ_named
 from gitract.preparation import network_input, prepare_slices

@@ -30,6 +30,7 @@ from gitract.model_config import ModelConfig
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network, save_model
 from gitract.organs import Organ
+from gitract.orientation import turn_upright
 from gitract.predict import check_finite, chosen_slices, masks_of_slices
 from gitract.preparation import network_input, prepare_slices
 from gitract.progress import Progress, Report, silent
@@ -270,8 +271,7 @@ class _Material:
 class _Lesson:
     """What all trainings of one job share."""
 
-    scan: Scan
-    masks: np.ndarray  # (organ, slice, row, column), on the scan's grid
+    masks: np.ndarray  # (organ, slice, row, column), on the scan's grid, slices upright
     prepared: torch.Tensor
     prepared_masks: dict[int, torch.Tensor]  # (organ, row, column) of each reviewed slice
     config: ModelConfig
@@ -316,8 +316,9 @@ class _Lesson:
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Masks of some slices, batch by batch; on the scan's grid when not told otherwise."""
         network.eval()
+        rows, columns = shape or self.masks.shape[2:]
         return masks_of_slices(
-            network, self.prepared, slices, self.config.preparation, shape or self.scan.shape[1:]
+            network, self.prepared, slices, self.config.preparation, (rows, columns)
         )
 
     def _draw(
@@ -542,12 +543,7 @@ def _listed(slices: Sequence[int]) -> str:
     return ", ".join(str(index) for index in slices)
 
 
-def _check(scan: Scan, segmentation: Segmentation, config: ModelConfig) -> None:
-    if scan.shape != segmentation.shape:
-        raise InputError(
-            f"The labels have {segmentation.shape} voxels but the scan has {scan.shape}: "
-            "they belong to different scans."
-        )
+def _check_organs(segmentation: Segmentation, config: ModelConfig) -> None:
     ids = [organ.id for organ in config.organs]
     extra = [
         organ
@@ -611,8 +607,10 @@ def fine_tune(
     torch_device = choose_device(device)
     parent = store.find(model)
     network, config = load_network(parent.path)
-    _check(scan, segmentation, config)
+    segmentation = segmentation.on(scan)
+    _check_organs(segmentation, config)
     check_finite(scan)
+    turn = turn_upright(scan)
     reviewed = chosen_slices(slices, len(scan.voxels))
     report(Progress(0, 0, "Preparing the scan"))
     network = network.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -621,10 +619,12 @@ def fine_tune(
     for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
         if organ.id in place:
             masks[place[organ.id]] = mask
-    prepared = prepare_slices(scan.voxels, scan.spacing, config.preparation)
+    masks = turn.upright(masks)
+    prepared = prepare_slices(
+        turn.upright(scan.voxels), turn.spacing(scan.spacing), config.preparation
+    )
     size = (prepared.shape[1], prepared.shape[2])
     lesson = _Lesson(
-        scan=scan,
         masks=masks,
         prepared=prepared,
         prepared_masks={index: prepare_masks(masks[:, [index]], size)[:, 0] for index in reviewed},

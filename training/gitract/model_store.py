@@ -6,7 +6,6 @@ at any moment leaves the old version active and whole. Nothing here loads torch.
 """
 
 import json
-import os
 import re
 import shutil
 import uuid
@@ -15,9 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from gitract.errors import InputError
+from gitract.home import default_home
 from gitract.model_config import (
     CARD_FILE,
     CONFIG_FILE,
@@ -26,7 +24,7 @@ from gitract.model_config import (
 )
 from gitract.organs import Organ
 
-__all__ = ["ModelInfo", "ModelStore", "default_home"]
+__all__ = ["ModelInfo", "ModelStore"]
 
 _SHIPPED = Path(__file__).parent / "default_model"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -91,12 +89,6 @@ class ModelInfo:
         """The model card, Markdown; empty where there is none."""
         path = self.path / CARD_FILE
         return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def default_home() -> Path:
-    """Where models are kept: ``GITRACT_HOME``, else the user's data folder."""
-    chosen = os.environ.get("GITRACT_HOME")
-    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("napari-gitract"))
 
 
 class ModelStore:

@@ -6,10 +6,19 @@ get the next free id.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gitract.errors import InputError
 
-__all__ = ["ORGANS", "Organ", "organ_named", "organs_from_ids"]
+__all__ = ["KNOWN_ORGANS", "ORGANS", "Code", "Organ", "organ_named", "organs_from_ids"]
+
+
+class Code(NamedTuple):
+    """A coded term as DICOM stores it: SNOMED CT (``SCT``) unless `scheme` says otherwise."""
+
+    value: str
+    meaning: str
+    scheme: str = "SCT"
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,11 @@ class Organ:
         """The name as people read it: ``Large bowel``."""
         return self.name.replace("_", " ").capitalize()
 
+    @property
+    def code(self) -> Code:
+        """The coded term of the anatomy; *Anatomical structure* for what has none here."""
+        return _CODES.get(self.name, _ANY_STRUCTURE)
+
 
 ORGANS = (
     Organ(1, "large_bowel", "#e8b13a"),
@@ -42,6 +56,47 @@ ORGANS = (
     Organ(3, "stomach", "#d9467e"),
 )
 """The organs of the UW-Madison GI Tract data, with the ids used everywhere here."""
+
+KNOWN_ORGANS = (
+    *ORGANS,
+    Organ(4, "duodenum", "#7ac36a"),
+    Organ(5, "esophagus", "#c2885b"),
+    Organ(6, "rectum", "#b57edc"),
+    Organ(7, "liver", "#a65a49"),
+    Organ(8, "gallbladder", "#5fb58f"),
+    Organ(9, "pancreas", "#f29f67"),
+    Organ(10, "spleen", "#8c6bb1"),
+    Organ(11, "kidney_right", "#c9a0c9"),
+    Organ(12, "kidney_left", "#9a86c7"),
+    Organ(13, "bladder", "#f2e06b"),
+    Organ(14, "aorta", "#e0554f"),
+    Organ(15, "spinal_cord", "#c6d83f"),
+    Organ(16, "body", "#3fb8a5"),
+    Organ(17, "gtv", "#ff3b30"),
+)
+"""Organs that contours of other people often hold, with fixed ids: the models' own first."""
+
+# Terms and values from SNOMED CT as DICOM's PS3.16 lists them.
+_CODES = {
+    "large_bowel": Code("14742008", "Large intestine"),
+    "small_bowel": Code("30315005", "Small intestine"),
+    "stomach": Code("69695003", "Stomach"),
+    "duodenum": Code("38848004", "Duodenum"),
+    "esophagus": Code("32849002", "Esophagus"),
+    "rectum": Code("34402009", "Rectum"),
+    "liver": Code("10200004", "Liver"),
+    "gallbladder": Code("28231008", "Gallbladder"),
+    "pancreas": Code("15776009", "Pancreas"),
+    "spleen": Code("78961009", "Spleen"),
+    "kidney_right": Code("9846003", "Right kidney"),
+    "kidney_left": Code("18639004", "Left kidney"),
+    "bladder": Code("89837001", "Bladder"),
+    "aorta": Code("15825003", "Aorta"),
+    "spinal_cord": Code("2748008", "Spinal cord"),
+    "body": Code("38266002", "Entire body"),
+    "gtv": Code("228791009", "Gross Tumor Volume"),
+}
+_ANY_STRUCTURE = Code("91723000", "Anatomical structure")
 
 
 def organ_named(name: str, organs: Iterable[Organ] = ORGANS) -> Organ:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from gitract.io.competition import encode_rle, slice_file_name, slice_id
+from gitract.io.competition import slice_file_name
 from gitract.io.png import write_grey_png
+from gitract.io.rle import encode_rle, slice_id
 from gitract.organs import ORGANS
 from gitract.scan import Scan, Segmentation, Spacing
 

@@ -15,6 +15,7 @@ from gitract.errors import InputError
 from gitract.model_config import Preparation
 from gitract.model_store import ModelStore
 from gitract.models import load_network
+from gitract.orientation import turn_upright
 from gitract.preparation import network_input, prepare_slices, to_grid
 from gitract.progress import Progress, Report, silent
 from gitract.scan import Scan, Segmentation
@@ -166,18 +167,21 @@ class Segmenter:
         Raises
         ------
         InputError
-            A slice is not in the scan, or a voxel is not a finite number.
+            A slice is not in the scan, a voxel is not a finite number, or the slices are
+            not axial.
         """
         indices = chosen_slices(slices, len(scan.voxels))
         check_finite(scan)
         report(Progress(0, len(indices), "Preparing the scan"))
-        prepared = prepare_slices(scan.voxels, scan.spacing, self.config.preparation)
+        turn = turn_upright(scan)
+        voxels = turn.upright(scan.voxels)
+        prepared = prepare_slices(voxels, turn.spacing(scan.spacing), self.config.preparation)
         masks = np.zeros((len(self.config.organs), *scan.shape), dtype=np.bool_)
         done = 0
         for batch, found in masks_of_slices(
-            self._network, prepared, indices, self.config.preparation, scan.shape[1:]
+            self._network, prepared, indices, self.config.preparation, voxels.shape[1:]
         ):
-            masks[:, batch] = found.swapaxes(0, 1)
+            masks[:, batch] = turn.back(found).swapaxes(0, 1)
             done += len(batch)
             report(Progress(done, len(indices), f"Segmented {done} of {len(indices)} slices"))
         return self._segmentation(scan, masks, indices)
@@ -190,6 +194,7 @@ class Segmenter:
             organs=self.config.organs,
             name=scan.name,
             slice_numbers=scan.slice_numbers,
+            stored=scan.stored,
             provenance={
                 "model": self.model.id,
                 "weights_sha256": self.config.weights_sha256,

@@ -7,7 +7,7 @@ No file format and no torch here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,64 @@ import numpy.typing as npt
 from gitract.errors import InputError
 from gitract.organs import ORGANS, Organ, organs_from_ids
 
-__all__ = ["FlatLabels", "Scan", "Segmentation", "Spacing", "axial_affine"]
+__all__ = [
+    "DicomImage",
+    "DicomSeries",
+    "FlatLabels",
+    "NiftiAxes",
+    "Scan",
+    "Segmentation",
+    "Spacing",
+    "Stored",
+    "axial_affine",
+    "scaled_affine",
+]
 
 Spacing = tuple[float, float, float]
+
+
+class DicomImage(NamedTuple):
+    """Where one slice is in a DICOM series.
+
+    `frame` is 1-based in a multi-frame image, None in a classic one.
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """The DICOM series that a scan was read from: what contours must refer to.
+
+    It holds nothing that names the patient; an export reads that from the files again.
+
+    Parameters
+    ----------
+    series_uid, study_uid, frame_of_reference_uid
+        Of the series.
+    images
+        One for each slice of the array, in its order.
+    """
+
+    series_uid: str
+    study_uid: str
+    frame_of_reference_uid: str
+    images: tuple[DicomImage, ...]
+
+
+class NiftiAxes(NamedTuple):
+    """Which axis of a NIfTI file each axis of the array is: ``(2, 1, 0)`` in most files."""
+
+    slice: int = 2
+    row: int = 1
+    column: int = 0
+
+
+Stored = DicomSeries | NiftiAxes
+"""How the file of a scan stores it, where an export onto that scan must know it."""
 
 
 def axial_affine(spacing: Spacing) -> np.ndarray:
@@ -50,6 +105,13 @@ def axial_affine(spacing: Spacing) -> np.ndarray:
     )
 
 
+def scaled_affine(affine: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """The same directions and origin with another spacing, ``(slice, row, column)`` in mm."""
+    scaled = np.array(affine, dtype=float)
+    scaled[:3, :3] *= np.array(spacing) / np.linalg.norm(scaled[:3, :3], axis=0)
+    return scaled
+
+
 def _checked_geometry(
     shape: tuple[int, ...], spacing: Spacing, affine: np.ndarray | None
 ) -> tuple[Spacing, np.ndarray]:
@@ -70,7 +132,18 @@ def _checked_geometry(
         raise InputError("The affine must be a 4x4 matrix of finite numbers.")
     if not np.allclose(np.linalg.norm(matrix[:3, :3], axis=0), checked, rtol=1e-3):
         raise InputError(f"The affine and the spacing {checked} mm contradict each other.")
+    directions = matrix[:3, :3] / checked
+    skew = np.abs(directions.T @ directions - np.eye(3)).max()
+    if skew > _MAX_SKEW:
+        raise InputError(
+            f"The axes of the scan are not at right angles (off by {np.degrees(skew):.2g} degrees, "
+            "as with a tilted gantry or a shear): resample it onto a rectangular grid first."
+        )
     return checked, matrix
+
+
+# Half a degree: what rounding in headers explains, and far below what would move an organ.
+_MAX_SKEW = 0.0087
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +164,10 @@ class Scan:
         The file or folder that it was read from.
     slice_numbers
         The competition's 1-based number of each slice, where the scan has them.
+    stored
+        How the file stores it, where an export onto this scan must know it.
+    remarks
+        What a user should know of the data, a sentence each.
 
     Raises
     ------
@@ -105,6 +182,8 @@ class Scan:
     name: str = "scan"
     source: Path | None = None
     slice_numbers: tuple[int, ...] | None = None
+    stored: Stored | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.dtype.kind not in "uif":
@@ -147,7 +226,7 @@ class Segmentation:
         ``bool`` ``(organ, slice, row, column)``, in the order of `organs`.
     organs
         The organ of each mask.
-    spacing, affine, name, slice_numbers
+    spacing, affine, name, slice_numbers, stored, remarks
         As in `Scan`.
     provenance
         What is known of its making, JSON-ready: model id and weight hash, version,
@@ -166,6 +245,8 @@ class Segmentation:
     name: str = "segmentation"
     slice_numbers: tuple[int, ...] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    stored: Stored | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.masks.dtype != np.bool_ or self.masks.ndim != 4:
@@ -190,6 +271,7 @@ class Segmentation:
         name: str = "segmentation",
         slice_numbers: tuple[int, ...] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        stored: Stored | None = None,
     ) -> "Segmentation":
         """Split a label image into one mask for each organ.
 
@@ -197,7 +279,7 @@ class Segmentation:
         ----------
         labels
             Integers ``(slice, row, column)``: 0 for background, else an organ's id.
-        spacing, affine, organs, name, slice_numbers, provenance
+        spacing, affine, organs, name, slice_numbers, provenance, stored
             As in the class.
 
         Raises
@@ -221,6 +303,35 @@ class Segmentation:
             name=name,
             slice_numbers=slice_numbers,
             provenance=provenance or {},
+            stored=stored,
+        )
+
+    def on(self, scan: Scan) -> "Segmentation":
+        """The same contours on the grid of `scan`, with what exports onto it refer to.
+
+        Voxels that only stand in another order (axes swapped or reversed, as another
+        format stores them) are put in the scan's; nothing is ever resampled.
+
+        Raises
+        ------
+        InputError
+            They lie on another grid than the scan.
+        """
+        masks = _reordered(self.masks, self.affine, scan)
+        if masks is None:
+            raise InputError(
+                f"The labels {self.name!r} lie on another grid than the scan {scan.name!r} "
+                f"({_grid_text(self)} against {_grid_text(scan)}): choose the scan that they "
+                "were made on."
+            )
+        return replace(
+            self,
+            masks=masks,
+            spacing=scan.spacing,
+            affine=scan.affine,
+            name=scan.name,
+            slice_numbers=scan.slice_numbers,
+            stored=scan.stored,
         )
 
     @property
@@ -234,10 +345,12 @@ class Segmentation:
 
         Where organs overlap the one with the highest id wins: stomach over small
         bowel over large bowel, from the organ that is easiest to tell to the hardest.
+        The outline of the body, which holds them all, yields to every other.
         """
         array = np.zeros(self.shape, dtype=np.uint8)
         for organ, mask in sorted(
-            zip(self.organs, self.masks, strict=True), key=lambda pair: pair[0].id
+            zip(self.organs, self.masks, strict=True),
+            key=lambda pair: (pair[0].name != "body", pair[0].id),
         ):
             array[mask] = organ.id
         overlap = int(np.count_nonzero(self.masks.sum(axis=0, dtype=np.uint8) > 1))
@@ -251,3 +364,40 @@ class Segmentation:
             organ.name: float(np.count_nonzero(mask)) * voxel_ml
             for organ, mask in zip(self.organs, self.masks, strict=True)
         }
+
+
+def _grid_text(item: Scan | Segmentation) -> str:
+    size = " x ".join(str(n) for n in item.shape)
+    spacing = " x ".join(f"{mm:g}" for mm in item.spacing)
+    corner = ", ".join(f"{mm:.1f}" for mm in item.affine[:3, 3])
+    return f"{size} voxels of {spacing} mm from ({corner})"
+
+
+_SAME_MM = 0.01
+
+
+def _reordered(
+    masks: npt.NDArray[np.bool_], affine: np.ndarray, scan: Scan
+) -> npt.NDArray[np.bool_] | None:
+    """Masks in the order of a scan's voxels; None where they are not the same voxels.
+
+    The same are voxels whose corners agree within 0.01 mm.
+    """
+    to_scan = np.linalg.inv(scan.affine) @ affine
+    axes = np.abs(to_scan[:3, :3]).argmax(axis=1)  # of the masks, for each of the scan's
+    if sorted(axes) != [0, 1, 2]:
+        return None
+    signs = np.sign(to_scan[range(3), axes])
+    turned = masks.transpose(0, *(axes + 1))
+    turned = turned[(slice(None), *(slice(None, None, int(sign)) for sign in signs))]
+    if turned.shape[1:] != scan.shape:
+        return None
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(scan.shape) - 1)
+    own = np.where(signs > 0, corners, np.array(scan.shape) - 1 - corners)[:, np.argsort(axes)]
+    here, there = (_points(a, c) for a, c in ((affine, own), (scan.affine, corners)))
+    return turned if np.abs(here - there).max() <= _SAME_MM else None
+
+
+def _points(affine: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Indices ``(n, 3)`` in patient coordinates, mm."""
+    return indices @ affine[:3, :3].T + affine[:3, 3]

@@ -153,7 +153,7 @@ class FineTune(Panel):
             They cannot be used, or do not fit each other.
         """
         scan = scan_from_layer(self.image.layer)
-        segmentation = segmentation_from_layer(self.labels.layer)
+        segmentation = segmentation_from_layer(self.labels.layer, scan)
         if scan.shape != segmentation.shape:
             raise InputError(
                 f"Layer {self.labels.layer.name!r} has {segmentation.shape} voxels but image "

@@ -1,6 +1,7 @@
 """Segment: an Image layer becomes a Labels layer of organs, with their volumes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from napari_gitract.layers import (
     scan_from_layer,
     segmentation_from_layer,
     segmentation_to_layer,
+    usual_suffix,
 )
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._panel import JobBar, Panel
@@ -50,6 +52,11 @@ __all__ = ["Segment"]
 
 WHOLE, CURRENT, RANGE = "Whole stack", "Current slice", "Slice range"
 QUIET_MS = 600
+SAVE_AS = (
+    "Contours (*.rtstruct.dcm *.seg.dcm *.nii.gz *.nii *.tif *.csv);;"
+    "DICOM RT Structure Set (*.rtstruct.dcm);;DICOM SEG (*.seg.dcm);;"
+    "NIfTI (*.nii.gz *.nii);;TIFF (*.tif);;Run lengths (*.csv)"
+)
 NO_IMAGE = "Load a scan first: drop its folder on the viewer, or use Load scan."
 
 
@@ -82,7 +89,7 @@ class Segment(Panel):
         self.volumes = table(["Organ", "Volume"])
         self.volumes.setToolTip("Click an organ to paint with it.")
         self.volumes.cellClicked.connect(self._paint_with)
-        self.save_button = QPushButton("Save as TIFF…")
+        self.save_button = QPushButton("Save contours…")
         self.save_button.setToolTip(
             "Keeps geometry and provenance, so that corrections are known after reopening."
         )
@@ -211,20 +218,30 @@ class Segment(Panel):
     def _browse_save(self) -> None:
         if self.result is None:
             return
-        suggestion = f"{self.result.name.replace(' · ', '_')}.tif"
-        path, _ = QFileDialog.getSaveFileName(self, "Save", suggestion, "TIFF (*.tif)")
+        origin = origin_of(self.result.metadata)
+        suffix = usual_suffix(None if origin is None else origin.stored)
+        suggestion = f"{self.result.name.replace(' · ', '_')}{suffix}"
+        path, _ = QFileDialog.getSaveFileName(self, "Save contours", suggestion, SAVE_AS)
         if path:
             self.save(path)
 
     def save(self, path: str) -> None:
-        """Write the result, as it is painted now, to a TIFF."""
-        from gitract.io import write_segmentation
-
-        if self.result is None:
+        """Write the result, as it is painted now, in the format of the suffix."""
+        if self.result is None or self.busy:
             return
         with errors_shown():
-            written = write_segmentation(segmentation_from_layer(self.result), path)
-            say(self.hint, f"Saved to {written.name}.")
+            segmentation = segmentation_from_layer(self.result)
+
+            def work(report: Report) -> Path:
+                from gitract.io import write_segmentation
+
+                report(Progress(0, 0, f"Writing {Path(path).name}"))
+                return write_segmentation(segmentation, path)
+
+            self.run(f"Saving {self.result.name}", work, self.bar, self._say_saved)
+
+    def _say_saved(self, written: Path) -> None:
+        say(self.hint, f"Saved to {written.name}.")
 
     def update_state(self, *_: Any) -> None:
         """Say what is missing; offer only what can be used."""

@@ -1,60 +1,185 @@
-"""Reading scans and labels, writing segmentations: one module a format.
+"""Reading scans and contours, writing them: one module a format.
 
 The functions here choose the format by content or, for writing, by suffix. Importing
-this package loads neither Pillow nor tifffile.
+this package loads no library of any format.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from gitract.errors import InputError
+from gitract.io import competition, dicom, dicom_rtstruct, dicom_seg, nifti, rle, tiff
 from gitract.io._files import check_target
-from gitract.io.competition import (
-    can_read_folder,
-    read_day,
-    read_day_reference,
-    write_label_slices,
-    write_rle_table,
-)
-from gitract.io.tiff import (
-    is_segmentation_tiff,
-    is_tiff,
-    read_segmentation_tiff,
-    read_tiff,
-    write_segmentation_tiff,
-)
-from gitract.organs import ORGANS, Organ
+from gitract.io.found import FoundScan, select
 from gitract.progress import Report, silent
 from gitract.scan import Scan, Segmentation, Spacing
 
 __all__ = [
+    "FLAT_SUFFIXES",
+    "SCAN_SUFFIXES",
+    "SEGMENTATION_SUFFIXES",
+    "FoundScan",
     "can_read_folder",
     "check_output",
-    "is_segmentation_file",
+    "find_scans",
+    "holds_labels",
+    "label_names",
     "read_reference",
     "read_scan",
     "read_segmentation",
+    "select",
+    "suffix_of",
+    "write_scan",
     "write_segmentation",
 ]
 
-_READABLE = "folders of slices (slice_0001_266_266_1.50_1.50.png) and TIFF stacks (.tif, .tiff)"
-_TIFF_SUFFIXES = (".tif", ".tiff")
-_WRITERS: dict[str, Callable[[Segmentation, Path], None]] = {
-    ".tif": write_segmentation_tiff,
-    ".tiff": write_segmentation_tiff,
-    ".csv": write_rle_table,
-    ".png": write_label_slices,
+Format = Literal["slices", "tiff", "nifti", "dicom", "seg", "rtstruct", "table"]
+
+_SEGMENTATION_WRITERS: dict[str, Callable[[Segmentation, Path], None]] = {
+    ".tif": tiff.write_segmentation,
+    ".tiff": tiff.write_segmentation,
+    ".nii.gz": nifti.write_segmentation,
+    ".nii": nifti.write_segmentation,
+    ".csv": rle.write_segmentation,
+    ".png": competition.write_segmentation,
+    ".seg.dcm": dicom_seg.write_segmentation,
+    ".rtstruct.dcm": dicom_rtstruct.write_segmentation,
 }
+_SCAN_WRITERS: dict[str, Callable[[Scan, Path], None]] = {
+    ".tif": tiff.write_scan,
+    ".tiff": tiff.write_scan,
+    ".nii.gz": nifti.write_scan,
+    ".nii": nifti.write_scan,
+    ".png": competition.write_scan,
+    ".dcm": dicom.write_scan,
+}
+SEGMENTATION_SUFFIXES = tuple(_SEGMENTATION_WRITERS)
+SCAN_SUFFIXES = tuple(_SCAN_WRITERS)
+FLAT_SUFFIXES = (".tif", ".tiff", ".nii.gz", ".nii", ".png")
+"""Formats of contours in which a voxel belongs to one organ at most."""
+
+_ONTO_SERIES = (".seg.dcm", ".rtstruct.dcm")
+
+_READABLE = (
+    f"folders of slices ({competition.EXAMPLE_NAME}), DICOM series, NIfTI (.nii, .nii.gz) "
+    "and TIFF stacks (.tif)"
+)
 
 
-def read_scan(path: str | Path, *, spacing: Spacing | None = None, report: Report = silent) -> Scan:
-    """Read a scan from a folder of slices or a TIFF stack.
+# --- what is there ----------------------------------------------------------------------
+
+
+def find_scans(path: str | Path) -> list[FoundScan]:
+    """The scans of a file or a folder, from names and headers alone.
 
     Parameters
     ----------
     path
-        A day of the competition, its ``scans`` folder, a case with one day, or a TIFF.
+        A day, a case or a whole data set of the competition; a folder of DICOM files; a
+        DICOM file, which stands for its series; a NIfTI file; a TIFF.
+
+    Returns
+    -------
+    list of FoundScan
+        In the order of the days or of the series' numbers. A scan that would be refused
+        is among them, with the reason.
+
+    Raises
+    ------
+    InputError
+        The path is missing or of a kind that is not read.
+    """
+    target = _existing(path)
+    match _format_of(target):
+        case "slices":
+            return competition.find_days(target)
+        case "dicom":
+            return dicom.find_series(target)
+        case "nifti":
+            return [nifti.describe(target)]
+        case "tiff":
+            return [tiff.describe(target)]
+        case other:
+            raise _no_scan(target, other)
+
+
+def holds_labels(path: str | Path) -> bool:
+    """Whether a file is known to hold contours; reads no voxels, never raises."""
+    try:
+        target = _existing(path)
+        match _format_of(target):
+            case "seg" | "rtstruct" | "table":
+                return True
+            case "tiff":
+                return tiff.holds_labels(target)
+            case "nifti":
+                return nifti.holds_labels(target)
+            case "slices":
+                return competition.holds_labels(target)
+            case _:
+                return False
+    except InputError:
+        return False
+
+
+def label_names(path: str | Path) -> list[str]:
+    """What the contours of a file are called there, where its organs are to be found out.
+
+    Parameters
+    ----------
+    path
+        A file of contours.
+
+    Returns
+    -------
+    list of str
+        The names of an RTSTRUCT's ROIs or a SEG's segments; the values, as text, of a
+        label image that no organ table comes with; else nothing.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    target = _existing(path)
+    match _format_of(target):
+        case "seg":
+            return dicom_seg.names(target)
+        case "rtstruct":
+            return dicom_rtstruct.names(target)
+        case "nifti":
+            return nifti.label_names(target)
+        case "tiff":
+            return tiff.label_names(target)
+        case _:
+            return []
+
+
+def can_read_folder(path: str | Path) -> bool:
+    """Whether a folder looks like slices of the competition or DICOM; quick, never raises."""
+    return competition.can_read_folder(path) or dicom.can_read_folder(path)
+
+
+# --- reading ----------------------------------------------------------------------------
+
+
+def read_scan(
+    path: str | Path | Sequence[str | Path],
+    *,
+    key: str | None = None,
+    spacing: Spacing | None = None,
+    report: Report = silent,
+) -> Scan:
+    """Read a scan.
+
+    Parameters
+    ----------
+    path
+        As in `find_scans`; or several DICOM files, of which one series is read.
+    key
+        Which of the scans that `find_scans` finds there; not needed where it is one.
     spacing
         ``(slice, row, column)`` in mm, in place of what the files say.
     report
@@ -63,33 +188,57 @@ def read_scan(path: str | Path, *, spacing: Spacing | None = None, report: Repor
     Returns
     -------
     Scan
-        Voxels as stored, with geometry, name and source.
+        Voxels as stored (in DICOM and NIfTI with their scale applied), with geometry,
+        name and source.
 
     Raises
     ------
     InputError
-        The path is missing, of a kind that is not read, incomplete or damaged.
+        The path is missing, of a kind that is not read, incomplete or damaged; or holds
+        several scans and `key` names none of them.
     """
+    if not isinstance(path, str | Path):
+        files = [_existing(file) for file in path]
+        return _whole(dicom.read_scan(files, key=key, spacing=spacing, report=report))
     target = _existing(path)
-    if target.is_dir():
-        return read_day(target, spacing=spacing, report=report)
-    _check_is_tiff(target)
-    return read_tiff(target, spacing=spacing, report=report)
+    match _format_of(target):
+        case "slices":
+            day = select(competition.find_days(target), target, key).path
+            scan = competition.read_day(day, spacing=spacing, report=report)
+        case "dicom":
+            scan = dicom.read_scan(target, key=key, spacing=spacing, report=report)
+        case "nifti":
+            scan = nifti.read_scan(target, spacing=spacing, report=report)
+        case "tiff":
+            scan = tiff.read_scan(target, spacing=spacing, report=report)
+        case other:
+            raise _no_scan(target, other)
+    return _whole(scan)
 
 
-def read_reference(path: str | Path) -> Segmentation | None:
+def _whole(scan: Scan) -> Scan:
+    """Refuse what is no stack, in every format alike."""
+    if len(scan.voxels) < 2:
+        raise InputError(
+            f"{scan.source or scan.name} holds one slice: a scan needs at least two, "
+            "or nothing says where in the body it is."
+        )
+    return scan
+
+
+def read_reference(path: str | Path, *, key: str | None = None) -> Segmentation | None:
     """The reference contours of a scan, from the competition's ``train.csv`` near it.
 
     Parameters
     ----------
-    path
+    path, key
         What `read_scan` was given.
 
     Returns
     -------
     Segmentation or None
-        None for a TIFF, where there is no table, and where the table has no contour for
-        the day.
+        None for other formats, where there is no table, and where the table has no
+        contour for the day.
 
     Raises
     ------
@@ -97,52 +246,74 @@ def read_reference(path: str | Path) -> Segmentation | None:
         The path is missing, or the table contradicts the scan.
     """
     target = _existing(path)
-    return read_day_reference(target) if target.is_dir() else None
+    if _format_of(target) != "slices":
+        return None
+    return competition.read_day_reference(select(competition.find_days(target), target, key).path)
 
 
 def read_segmentation(
-    path: str | Path, *, organs: tuple[Organ, ...] = ORGANS, spacing: Spacing | None = None
+    path: str | Path,
+    *,
+    scan: Scan | None = None,
+    spacing: Spacing | None = None,
+    choices: Mapping[str, str] | None = None,
 ) -> Segmentation:
-    """Read labels from a TIFF stack or a folder of PNG label slices.
+    """Read contours.
 
     Parameters
     ----------
     path
-        What `write_segmentation` wrote (``.tif``, ``.png/``), or any label stack.
-    organs
-        The organ table for a file that does not carry its own.
+        A label stack (TIFF, NIfTI, a folder of PNG slices), a table of run lengths, a
+        DICOM SEG or an RT Structure Set.
+    scan
+        The scan that they belong to. The result then lies on its grid and can be exported
+        onto it. An RT Structure Set and a table of run lengths have no grid of their own:
+        without a scan the former looks for its series beside it, the latter for the notes
+        that were written with it.
     spacing
         ``(slice, row, column)`` in mm, in place of what the files say.
+    choices
+        What a name in the file (see `label_names`) stands for: an organ's name, new or
+        known, or ``-`` to leave it out. Names that are not here go by the table of
+        synonyms (`gitract.organ_names`); those that it does not have become new organs.
 
     Raises
     ------
     InputError
-        The path is missing or damaged, holds a value that is no organ's id, or has no
-        spacing and none is given.
+        The path is missing or damaged, a value is no organ's, the labels do not fit the
+        scan, or nothing says where they lie.
     """
     target = _existing(path)
-    if not target.is_dir():
-        _check_is_tiff(target)
-        return read_segmentation_tiff(target, organs=organs, spacing=spacing)
-    scan = read_day(target, spacing=spacing)
-    try:
-        return Segmentation.of_labels(
-            scan.voxels,
-            spacing=scan.spacing,
-            organs=organs,
-            name=target.stem,
-            slice_numbers=scan.slice_numbers,
-        )
-    except InputError as error:
-        raise InputError(f"In {target}: {error}") from error
+    match _format_of(target):
+        case "slices":
+            return competition.read_segmentation(
+                target, scan=scan, spacing=spacing, choices=choices
+            )
+        case "tiff":
+            return tiff.read_segmentation(target, scan=scan, spacing=spacing, choices=choices)
+        case "nifti":
+            return nifti.read_segmentation(target, scan=scan, spacing=spacing, choices=choices)
+        case "table":
+            return rle.read_segmentation(target, scan=scan)
+        case "seg":
+            return dicom_seg.read_segmentation(target, scan=scan, choices=choices)
+        case "rtstruct":
+            return dicom_rtstruct.read_segmentation(target, scan=scan, choices=choices)
+        case "dicom":
+            raise InputError(f"{target} holds images, not contours: choose a SEG or an RTSTRUCT.")
+
+
+# --- writing ----------------------------------------------------------------------------
 
 
 def write_segmentation(segmentation: Segmentation, path: str | Path) -> Path:
     """Write a segmentation in the format of the suffix.
 
-    ``.tif``, ``.tiff``: a label stack with geometry, organs and provenance.
+    ``.tif``, ``.nii``, ``.nii.gz``: a label stack with geometry, organs and provenance.
     ``.csv``: the competition's run lengths; overlaps stay as they are.
     ``.png``: a folder of PNG label slices.
+    ``.seg.dcm``, ``.rtstruct.dcm``: DICOM, for a segmentation of a DICOM series
+    (`Segmentation.on`).
 
     Parameters
     ----------
@@ -159,35 +330,86 @@ def write_segmentation(segmentation: Segmentation, path: str | Path) -> Path:
     Raises
     ------
     InputError
-        The suffix is not known or the place cannot be written; what stood there before
-        is untouched.
+        The suffix is not known, the format does not fit, or the place cannot be written;
+        what stood there before is untouched.
     """
     target = Path(path)
     check_output(target)
-    _WRITERS[target.suffix.lower()](segmentation, target)
+    _SEGMENTATION_WRITERS[suffix_of(target, SEGMENTATION_SUFFIXES)](segmentation, target)
     return target
 
 
-def check_output(path: str | Path) -> None:
-    """Refuse an output that cannot be written, before a long job makes what goes into it.
+def write_scan(scan: Scan, path: str | Path) -> Path:
+    """Write a scan in the format of the suffix.
+
+    ``.tif``, ``.nii``, ``.nii.gz``: a stack with its geometry. ``.png``: a folder of
+    slices as in the competition, integers only. ``.dcm``: a folder with a new,
+    anonymous MR series.
+
+    Parameters
+    ----------
+    scan
+        What to write.
+    path
+        The file or folder; it is replaced when everything is written.
+
+    Returns
+    -------
+    pathlib.Path
+        `path`.
 
     Raises
     ------
     InputError
-        The suffix is not known, the folder does not exist, or the file is protected.
+        The suffix is not known, the format cannot hold the scan, or the place cannot be
+        written; what stood there before is untouched.
     """
     target = Path(path)
-    if target.suffix.lower() not in _WRITERS:
+    check_output(target, SCAN_SUFFIXES)
+    _SCAN_WRITERS[suffix_of(target, SCAN_SUFFIXES)](scan, target)
+    return target
+
+
+def check_output(
+    path: str | Path,
+    suffixes: Sequence[str] = SEGMENTATION_SUFFIXES,
+    *,
+    scan: Scan | None = None,
+) -> None:
+    """Refuse an output that cannot be written, before a long job makes what goes into it.
+
+    Parameters
+    ----------
+    path
+        The file or folder to write.
+    suffixes
+        Those that are possible.
+    scan
+        The scan whose contours are to go there, where it is known already.
+
+    Raises
+    ------
+    InputError
+        The suffix is not among `suffixes`, the folder does not exist, the file is
+        protected, or the format needs a DICOM series and the scan is none.
+    """
+    target = Path(path)
+    if suffix_of(target, suffixes) not in suffixes:
         raise InputError(
-            f"{target.name!r} has no suffix that can be written: choose .tif (label stack), "
-            ".csv (run lengths) or .png (folder of label slices)."
+            f"{target.name!r} has no suffix that can be written: choose {', '.join(suffixes)}."
         )
     check_target(target)
+    if scan is not None and suffix_of(target, suffixes) in _ONTO_SERIES:
+        dicom.series_of(scan)
 
 
-def is_segmentation_file(path: str | Path) -> bool:
-    """Whether a file is a TIFF that `write_segmentation` wrote; reads no voxels, never raises."""
-    return is_segmentation_tiff(path)
+def suffix_of(path: str | Path, suffixes: Sequence[str]) -> str:
+    """The longest of `suffixes` that a name ends with, in lower case; empty for none."""
+    name = Path(path).name.lower()
+    return max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
+
+
+# --- which format -----------------------------------------------------------------------
 
 
 def _existing(path: str | Path) -> Path:
@@ -197,13 +419,41 @@ def _existing(path: str | Path) -> Path:
     return target
 
 
-def _check_is_tiff(path: Path) -> None:
-    """Refuse a file that is not a TIFF, with the reason that its name suggests."""
-    if is_tiff(path):
-        return
+def _format_of(path: Path) -> Format:
+    """What a file or folder is, by its content.
+
+    Raises
+    ------
+    InputError
+        It is nothing that is read.
+    """
+    if path.is_dir():
+        if competition.can_read_folder(path) or not dicom.can_read_folder(path):
+            return "slices"  # its reader also says best what is wrong with a strange folder
+        return "dicom"
+    if tiff.is_tiff(path):
+        return "tiff"
+    if nifti.is_nifti(path):
+        return "nifti"
+    kind = dicom.kind_of(path)
+    if kind is not None:
+        return kind
     suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return "table"
     if suffix == ".png":
         raise InputError(f"{path} is one slice: give the folder that holds all slices of the day.")
-    if suffix in _TIFF_SUFFIXES:
-        raise InputError(f"{path} is damaged or not a TIFF file: copy it again from its source.")
-    raise InputError(f"{path} cannot be read: gitract reads {_READABLE} today.")
+    if suffix in (".tif", ".tiff", ".nii", ".gz", ".dcm"):
+        raise InputError(
+            f"{path} is damaged or not a {suffix} file: copy it again from its source."
+        )
+    raise InputError(f"{path} cannot be read: gitract reads {_READABLE}.")
+
+
+def _no_scan(path: Path, kind: str) -> InputError:
+    what = {
+        "seg": "a DICOM segmentation",
+        "rtstruct": "an RT Structure Set",
+        "table": "a table of run lengths",
+    }[kind]
+    return InputError(f"{path} is {what}, not a scan: give the scan that it belongs to.")

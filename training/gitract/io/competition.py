@@ -2,55 +2,84 @@
 
 A day of a patient is a folder ``caseN/caseN_dayM/scans`` of greyscale PNG slices called
 ``slice_NUMBER_WIDTH_HEIGHT_SX_SY.png`` (1-based number, pixels, mm); the thickness of a
-slice, 3 mm, is in no file. Labels of all days are in one ``train.csv`` with the columns
-``id,class,segmentation``: run lengths, row-major, 1-based, one row for each slice and
-organ, so organs may overlap.
+slice, 3 mm, is in no file. Labels of all days are in one ``train.csv`` of run lengths
+(`gitract.io.rle`). Folders that are written here hold ``gitract.json`` besides, with what
+file names have no place for.
 """
 
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_file, replaced_folder
+from gitract.io._files import replaced_folder
+from gitract.io._labels import segmentation_of, whole_numbers
+from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
+from gitract.io.found import FoundScan
 from gitract.io.png import read_grey_png, write_grey_png
+from gitract.io.rle import decode_masks, is_rle_table, read_rle_table, slice_id
 from gitract.organs import ORGANS
 from gitract.progress import Progress, Report, silent
-from gitract.scan import Scan, Segmentation, Spacing
+from gitract.scan import Scan, Segmentation, Spacing, scaled_affine
 
 __all__ = [
+    "EXAMPLE_NAME",
+    "FAULTY_DAYS",
     "SLICE_THICKNESS_MM",
     "SliceFile",
     "can_read_folder",
-    "decode_rle",
-    "encode_rle",
+    "find_days",
+    "holds_labels",
     "list_slices",
     "read_day",
     "read_day_reference",
-    "read_rle_table",
+    "read_segmentation",
     "slice_file_name",
-    "slice_id",
-    "write_label_slices",
-    "write_rle_table",
+    "write_scan",
+    "write_segmentation",
 ]
 
 SLICE_THICKNESS_MM = 3.0
 """Known from the paper of the data set; the files do not say it."""
 
-_EXAMPLE = "slice_0001_266_266_1.50_1.50.png"
+FAULTY_DAYS = frozenset(
+    {
+        "case7_day0",
+        "case9_day27",
+        "case13_day0",
+        "case34_day20",
+        "case43_day18",
+        "case43_day26",
+        "case61_day14",
+        "case81_day30",
+        "case83_day11",
+        "case124_day19",
+        "case138_day0",
+        "case144_day15",
+    }
+)
+"""Days whose contours have known issues, by the authors of the data set: the function
+``get_blacklist_case_ids`` of github.com/happyharrycn/UW-Madison-GI-Tract-Segmentation-Data-Tools,
+and the host's posts in the competition's discussion on Kaggle."""
+
+EXAMPLE_NAME = "slice_0001_266_266_1.50_1.50.png"
+_NOTES_NAME = "gitract.json"
 _NAME = re.compile(
     r"slice_(\d{1,9})_(\d{1,9})_(\d{1,9})_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)\.png", re.IGNORECASE
 )
 _MAX_VOXELS = 4_000_000_000
-_READERS = 4
+_MAX_SIDE = 65535
+# Decoding releases the interpreter; a few at least, since a share on a network answers slowly.
+_READERS = max(4, os.cpu_count() or 1)
 
 
 # --- slices of a day --------------------------------------------------------------------
@@ -68,11 +97,6 @@ class SliceFile(NamedTuple):
     width: int
     height: int
     spacing: Spacing
-
-
-def slice_id(day: str, number: int) -> str:
-    """The id of a slice in the label table: ``case20_day0_slice_0001``."""
-    return f"{day}_slice_{number:04d}"
 
 
 def slice_file_name(number: int, shape: tuple[int, int], spacing: Spacing) -> str:
@@ -127,22 +151,12 @@ def _scans_folder(folder: Path) -> Path:
 
 
 def _day_name(folder: Path) -> str:
-    return folder.parent.name if folder.name == "scans" else folder.name
+    day = folder.parent if folder.name == "scans" else folder
+    return day.name.removesuffix(".png")
 
 
 def _slices_in(scans: Path) -> list[SliceFile]:
-    try:
-        names = [name for name in os.listdir(scans) if _is_slice_name(name)]
-    except OSError as error:
-        raise InputError(
-            f"The folder {scans} cannot be read ({error.strerror}): "
-            "check that it is there and permitted."
-        ) from error
-    if not names:
-        raise InputError(
-            f"{scans} holds no slices named like {_EXAMPLE}: choose the folder of one day."
-        )
-    slices = sorted(_parsed(scans / name) for name in names)
+    slices = sorted(_parsed(scans / name) for name in _slice_names(scans))
     for one, other in zip(slices, slices[1:], strict=False):
         if one.number == other.number:
             raise InputError(
@@ -152,11 +166,27 @@ def _slices_in(scans: Path) -> list[SliceFile]:
     return slices
 
 
+def _slice_names(scans: Path) -> list[str]:
+    """The names of slices in a folder, one at least."""
+    try:
+        names = [name for name in os.listdir(scans) if _is_slice_name(name)]
+    except OSError as error:
+        raise InputError(
+            f"The folder {scans} cannot be read ({error.strerror}): "
+            "check that it is there and permitted."
+        ) from error
+    if not names:
+        raise InputError(
+            f"{scans} holds no slices named like {EXAMPLE_NAME}: choose the folder of one day."
+        )
+    return names
+
+
 def _parsed(path: Path) -> SliceFile:
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise InputError(
-            f"{path.name} in {path.parent} is not named like {_EXAMPLE} "
+            f"{path.name} in {path.parent} is not named like {EXAMPLE_NAME} "
             "(number, width, height, spacing): rename or remove it."
         )
     number, width, height = (int(text) for text in match.groups()[:3])
@@ -169,8 +199,13 @@ def _parsed(path: Path) -> SliceFile:
 
 
 def _stack_of(scans: Path) -> list[SliceFile]:
-    """The slices of a day, checked that they make one stack without holes."""
+    """The slices of a folder, checked that they make one stack without holes."""
     slices = _slices_in(scans)
+    _check_stack(scans, slices)
+    return slices
+
+
+def _check_stack(scans: Path, slices: Sequence[SliceFile]) -> None:
     _check_alike(scans, slices, [f"{s.width} x {s.height} pixels" for s in slices])
     _check_alike(
         scans, slices, [f"a spacing of {s.spacing[2]:g} x {s.spacing[1]:g} mm" for s in slices]
@@ -181,12 +216,12 @@ def _stack_of(scans: Path) -> list[SliceFile]:
             f"{scans} lacks {missing}: add the missing files, since a stack with holes "
             "puts organs in the wrong place."
         )
-    if len(slices) * slices[0].width * slices[0].height > _MAX_VOXELS:
+    width, height = slices[0].width, slices[0].height
+    if max(width, height) > _MAX_SIDE or len(slices) * width * height > _MAX_VOXELS:
         raise InputError(
-            f"{scans} names {len(slices)} slices of {slices[0].width} x {slices[0].height} "
-            "pixels, too many for one scan: check the file names."
+            f"{scans} names {len(slices)} slices of {width} x {height} pixels, "
+            "too many for one scan: check the file names."
         )
-    return slices
 
 
 def _check_alike(scans: Path, slices: Sequence[SliceFile], values: Sequence[str]) -> None:
@@ -216,18 +251,176 @@ def _missing_numbers(numbers: Sequence[int]) -> str:
     return f"{'slice' if text.isdigit() else 'slices'} {text}"
 
 
+# --- pixels and notes of a folder -------------------------------------------------------
+
+
+def _read_voxels(
+    slices: Sequence[SliceFile], name: str = "", report: Report = silent
+) -> np.ndarray:
+    """The pixels of a stack, ``uint8`` or ``uint16`` ``(slice, row, column)``."""
+    shape = (slices[0].height, slices[0].width)
+    first = read_grey_png(slices[0].path, shape=shape)
+    voxels = np.empty((len(slices), *shape), first.dtype)
+
+    def fill(index: int) -> str:
+        pixels = read_grey_png(slices[index].path, shape=shape)
+        if pixels.dtype == voxels.dtype:
+            voxels[index] = pixels
+        return f"{8 * pixels.itemsize} bits a pixel"
+
+    depths: list[str] = []
+    pool = ThreadPoolExecutor(_READERS)
+    try:
+        for depth in pool.map(fill, range(len(slices))):
+            depths.append(depth)
+            report(Progress(len(depths), len(slices), f"Reading {name}"))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    _check_alike(slices[0].path.parent, slices, depths)
+    return voxels
+
+
+def _write_slices(voxels: np.ndarray, item: Scan | Segmentation, path: Path) -> None:
+    """Write pixels of 8 or 16 bits and the notes of their scan or segmentation."""
+    numbers = _file_numbers(item.slice_numbers, len(voxels))
+    with replaced_folder(path, lambda name: _is_slice_name(name) or name == _NOTES_NAME) as new:
+        for pixels, number in zip(voxels, numbers, strict=True):
+            write_grey_png(pixels, new / slice_file_name(number, item.shape[1:], item.spacing))
+        (new / _NOTES_NAME).write_text(json.dumps(notes_of(item)), encoding="utf-8")
+
+
+def _file_numbers(numbers: Sequence[int] | None, count: int) -> list[int]:
+    """The numbers in file names: a scan's own where they keep the order of its slices."""
+    own = list(numbers or ())
+    in_order = own and own[0] >= 0 and own == list(range(own[0], own[0] + count))
+    return own if in_order else list(range(1, count + 1))
+
+
+def _notes(scans: Path) -> dict[str, Any] | None:
+    """Our notes in a folder, or None."""
+    try:
+        return parsed((scans / _NOTES_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # ValueError: not UTF-8, or a path with a null character
+        return None
+
+
+def _restored(scans: Path, slices: Sequence[SliceFile]) -> dict[str, Any] | None:
+    """What the notes in a folder say of its geometry and organs.
+
+    None where there are none, or where the slices are no longer those that were written.
+    """
+    shape = (len(slices), slices[0].height, slices[0].width)
+    known = restored(_notes(scans), where=scans, shape=shape, spacing=None)
+    if known is None:
+        return None
+    numbers = _file_numbers(known["slice_numbers"], len(slices))
+    in_plane = np.allclose(known["spacing"][1:], slices[0].spacing[1:], rtol=1e-3)
+    return known if in_plane and numbers == [file.number for file in slices] else None
+
+
+def _geometry(scans: Path, slices: Sequence[SliceFile]) -> dict[str, Any]:
+    """Where a stack lies and what it is called: arguments that scans and masks share."""
+    known = _restored(scans, slices)
+    if known is None:
+        return {
+            "spacing": slices[0].spacing,
+            "name": _day_name(scans),
+            "slice_numbers": tuple(file.number for file in slices),
+        }
+    return {key: value for key, value in known.items() if key not in ("organs", "provenance")}
+
+
 # --- scans ------------------------------------------------------------------------------
+
+
+def find_days(path: str | Path) -> list[FoundScan]:
+    """The days in a folder, from file names alone.
+
+    Parameters
+    ----------
+    path
+        A day (``case20_day0``), its ``scans`` folder, a case, or a whole data set: the
+        folder of the cases or the one that holds it as ``train``.
+
+    Returns
+    -------
+    list of FoundScan
+        In the order of their numbers, ``case2`` before ``case10``. A day that lacks
+        slices is among them, with the reason why it would be refused.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be read or holds no day.
+    """
+    folder = _absolute(path)
+    days = sorted(set(_days_in(folder)), key=lambda day: _natural(str(day)))
+    if not days:
+        _slice_names(_scans_folder(folder))  # says what is wrong
+        days = [folder]
+    names = Counter(_day_name(day) for day in days)
+    return [
+        # Where two patients' days are called alike their folders tell them apart.
+        _found(day, _day_name(day) if names[_day_name(day)] == 1 else _below(day, folder))
+        for day in days
+    ]
+
+
+def _found(day: Path, key: str) -> FoundScan:
+    scans = _scans_folder(day)
+    shape, problem = (0, 0, 0), ""
+    try:
+        slices = _slices_in(scans)
+        (height, width), _ = Counter((s.height, s.width) for s in slices).most_common(1)[0]
+        shape = (len(slices), height, width)
+        _check_scan(day, slices)
+    except InputError as error:
+        problem = str(error)
+    title = re.sub(r"_(day)(\d+)$", r" \1 \2", key)
+    return FoundScan(key, day, title, shape, problem=problem, remarks=_remarks(_day_name(day)))
+
+
+def _below(day: Path, folder: Path) -> str:
+    return day.relative_to(folder).as_posix()
+
+
+def _natural(text: str) -> list[str | int]:
+    """A key that sorts numbers in names by their value."""
+    return [int(part) if index % 2 else part for index, part in enumerate(_DIGITS.split(text))]
+
+
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def _check_scan(day: Path, slices: Sequence[SliceFile]) -> None:
+    """Refuse what is no scan though its names can be read."""
+    _check_stack(_scans_folder(day), slices)
+    if len(slices) == 1:
+        raise InputError(
+            f"{day} holds one slice: a scan needs at least two, "
+            "or nothing says where in the body it is."
+        )
+
+
+def _remarks(day: str) -> tuple[str, ...]:
+    if day not in FAULTY_DAYS:
+        return ()
+    remark = (
+        f"The authors of the data set list {day} among the days whose contours have known issues: "
+        "look at them before you rely on them."
+    )
+    return (remark,)
 
 
 def read_day(
     folder: str | Path, *, spacing: Spacing | None = None, report: Report = silent
 ) -> Scan:
-    """Read the scan of one day.
+    """Read the scan of one day, or a folder that `write_scan` wrote.
 
     Parameters
     ----------
     folder
-        A day (``case20_day0``), its ``scans`` folder, or a case with one day.
+        A day (``case20_day0``) or its ``scans`` folder.
     spacing
         ``(slice, row, column)`` in mm, in place of what the file names say.
     report
@@ -241,86 +434,109 @@ def read_day(
     Raises
     ------
     InputError
-        Slices are absent, missing in between, not alike, or damaged; or the case has
-        several days.
+        Slices are absent, missing in between, not alike, or damaged; or there is but one.
     """
-    day = _day_folder(_absolute(folder))
-    slices = _stack_of(_scans_folder(day))
-    name = _day_name(day)
-    pixels: list[np.ndarray] = []
-    pool = ThreadPoolExecutor(_READERS)
-    try:
-        for array in pool.map(_pixels, slices):
-            pixels.append(array)
-            report(Progress(len(pixels), len(slices), f"Reading {name}"))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    _check_alike(slices[0].path.parent, slices, [f"{8 * a.itemsize} bits a pixel" for a in pixels])
-    return Scan(
-        voxels=np.stack(pixels),
-        spacing=slices[0].spacing if spacing is None else spacing,
-        name=name,
+    day = _absolute(folder)
+    scans = _scans_folder(day)
+    slices = _slices_in(scans)
+    _check_scan(day, slices)
+    known = _geometry(scans, slices)
+    scan = Scan(
+        voxels=_read_voxels(slices, known["name"], report),
         source=day,
-        slice_numbers=tuple(s.number for s in slices),
+        remarks=_remarks(_day_name(day)),
+        **known,
     )
+    if spacing is None:
+        return scan
+    spaced = replace(scan, spacing=spacing, affine=None)  # type: ignore[arg-type]  # filled in
+    return replace(spaced, affine=scaled_affine(scan.affine, spaced.spacing))
 
 
-def _pixels(file: SliceFile) -> np.ndarray:
-    return read_grey_png(file.path, shape=(file.height, file.width))
+def write_scan(scan: Scan, path: Path) -> None:
+    """Write a scan as a folder of PNG slices named as in the competition.
+
+    ``uint8`` stays 8 bit; other whole numbers become 16 bit, with their values unchanged.
+    ``gitract.json`` beside the slices keeps what their names have no place for.
+
+    Raises
+    ------
+    InputError
+        The values are no whole numbers from 0 to 65535, the folder cannot be written, or
+        it holds other files.
+    """
+    voxels = scan.voxels
+    if voxels.dtype.kind == "f":
+        raise InputError(
+            f"{scan.name} holds fractions ({voxels.dtype}) where PNG slices hold whole numbers: "
+            "save it as .nii.gz or .tif."
+        )
+    low, high = int(voxels.min()), int(voxels.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise InputError(
+            f"{scan.name} holds values from {low} to {high} where PNG slices hold 0 to 65535: "
+            "save it as .nii.gz or .tif."
+        )
+    pixels = voxels if voxels.dtype == np.uint8 else voxels.astype(np.uint16, copy=False)
+    _write_slices(pixels, scan, path)
 
 
-def _day_folder(folder: Path) -> Path:
-    """The day that a folder stands for: itself, or the only day of a case."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: choose the folder of one day.")
-    if _holds_slices(folder) or _holds_slices(folder / "scans"):
-        return folder
-    days = sorted(child for child in _children(folder) if _holds_slices(child / "scans"))
-    if len(days) > 1:
-        names = ", ".join(day.name for day in days[:8])
-        more = f" and {len(days) - 8} more" if len(days) > 8 else ""
-        raise InputError(f"{folder} holds several days ({names}{more}): choose one of them.")
-    return days[0] if days else folder
+# --- which folders hold days ------------------------------------------------------------
 
-
-# --- is this folder ours ----------------------------------------------------------------
-
-# A viewer asks about every folder that is dropped on it, so the answer looks at a bounded
+# A viewer asks about every folder that is dropped on it, so that answer looks at a bounded
 # number of entries: about a millisecond, however many files there are.
 _ENTRIES_LOOKED_AT = 1000
-_CHILDREN_LOOKED_AT = 50
+_FOLDERS_LOOKED_AT = 100
 
 
 def can_read_folder(path: str | Path) -> bool:
-    """Whether a folder looks like a day, its ``scans``, or a case; never raises.
+    """Whether a folder looks like a day, its ``scans``, a case or a data set; never raises.
 
-    Only the first names in the folder are looked at and no pixel is read.
+    Only the first names in the folder and in those below are looked at, and no pixel is read.
     """
     folder = Path(path)
-    return (
-        _holds_slices(folder)
-        or _holds_slices(folder / "scans")
-        or any(_holds_slices(child / "scans") for child in _children(folder))
-    )
+    return any(_days_in(folder, entries=_ENTRIES_LOOKED_AT, folders=_FOLDERS_LOOKED_AT))
 
 
-def _first_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The first entries of a folder; none where it cannot be listed."""
+def _days_in(
+    folder: Path, *, entries: int | None = None, folders: int | None = None
+) -> Iterator[Path]:
+    """The folder itself where it is a day, else the days below it, some of them twice.
+
+    Where they are given at most `entries` of each folder and `folders` below it are looked at.
+    """
+    if _holds_slices(folder, entries) or _holds_slices(folder / "scans", entries):
+        yield folder
+        return
+    for below in islice(_folders_below(folder, entries), folders):
+        if _holds_slices(below / "scans", entries):
+            yield below
+
+
+def _folders_below(folder: Path, entries: int | None) -> Iterator[Path]:
+    """Where days are in a case and in a data set, which is looked at first."""
+    for root in (folder / "train", folder):
+        for child in _children(root, entries):
+            yield child
+            yield from _children(child, entries)
+
+
+def _children(folder: Path, entries: int | None) -> list[Path]:
+    """The folders in a folder."""
+    return [Path(entry.path) for entry in _entries(folder, entries) if _is_folder(entry)]
+
+
+def _holds_slices(folder: Path, entries: int | None) -> bool:
+    return any(_is_slice_name(entry.name) for entry in _entries(folder, entries))
+
+
+def _entries(folder: Path, at_most: int | None) -> list[os.DirEntry[str]]:
+    """The first entries of a folder, or all; none where it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return list(islice(entries, _ENTRIES_LOOKED_AT))
+            return list(islice(entries, at_most))
     except (OSError, ValueError):  # ValueError: a path with a null character
         return []
-
-
-def _holds_slices(folder: Path) -> bool:
-    return any(_is_slice_name(entry.name) for entry in _first_entries(folder))
-
-
-def _children(folder: Path) -> list[Path]:
-    """The first folders in a folder."""
-    entries = _first_entries(folder)
-    return [Path(e.path) for e in entries if _is_folder(e)][:_CHILDREN_LOOKED_AT]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -328,171 +544,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-# --- run lengths ------------------------------------------------------------------------
-
-
-def encode_rle(mask: npt.NDArray[np.bool_]) -> str:
-    """The run lengths of a mask: ``start length start length ...``.
-
-    Parameters
-    ----------
-    mask
-        ``bool`` ``(row, column)``.
-
-    Returns
-    -------
-    str
-        Row-major, starts are 1-based; empty for an empty mask.
-    """
-    edges = np.flatnonzero(np.diff(mask.ravel(), prepend=False, append=False))
-    runs = edges.reshape(-1, 2)
-    pairs = np.column_stack([runs[:, 0] + 1, runs[:, 1] - runs[:, 0]])
-    return " ".join(map(str, pairs.ravel().tolist()))
-
-
-def decode_rle(rle: str, shape: tuple[int, int], *, name: str = "mask") -> npt.NDArray[np.bool_]:
-    """The mask that run lengths describe.
-
-    Parameters
-    ----------
-    rle
-        As `encode_rle` gives them; empty for an empty mask.
-    shape
-        ``(rows, columns)`` of the mask.
-    name
-        What the error calls it: the slice's id and the organ.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``bool`` ``(row, column)``.
-
-    Raises
-    ------
-    InputError
-        The numbers are not pairs, overlap, or run past the image.
-    """
-    try:
-        numbers = np.array(rle.split(), dtype=np.int64)
-    except (ValueError, OverflowError) as error:
-        raise _bad_rle(name, "hold something that is not a whole number") from error
-    if numbers.size % 2:
-        raise _bad_rle(name, f"hold {numbers.size} numbers, which are not pairs")
-    size = shape[0] * shape[1]
-    starts, lengths = numbers[0::2] - 1, numbers[1::2]
-    if (starts < 0).any() or (lengths < 1).any():
-        raise _bad_rle(name, "hold a start or a length below 1")
-    # Starts and lengths apart first, for their sum may not fit 64 bits.
-    if (starts >= size).any() or (lengths > size).any() or (starts + lengths > size).any():
-        raise _bad_rle(name, f"run past the image of {shape[1]} x {shape[0]} pixels")
-    order = np.argsort(starts)
-    starts, ends = starts[order], (starts + lengths)[order]
-    if (starts[1:] < ends[:-1]).any():
-        raise _bad_rle(name, "overlap each other")
-    steps = np.zeros(size + 1, dtype=np.int8)
-    steps[starts] += 1
-    steps[ends] -= 1  # apart, since a run may start where the one before it ends
-    return steps[:-1].cumsum(dtype=np.int8).astype(np.bool_).reshape(shape)
-
-
-def _bad_rle(name: str, what: str) -> InputError:
-    return InputError(f"The run lengths of {name} {what}: correct that row of the table.")
-
-
-# --- label tables -----------------------------------------------------------------------
-
-_COLUMNS = ("id", "class", "segmentation")
-
-
-def read_rle_table(csv: str | Path) -> dict[str, dict[str, str]]:
-    """Read a label table such as ``train.csv``.
-
-    Parameters
-    ----------
-    csv
-        The file; columns besides ``id``, ``class`` and ``segmentation`` are ignored.
-
-    Returns
-    -------
-    dict
-        Slice id -> organ name -> run lengths (see `decode_rle`). A slice that the table
-        lists without a contour has an empty dict, an organ without a contour no entry.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read or is not a label table.
-    """
-    path = Path(csv)
-    table: dict[str, dict[str, str]] = {}
-    try:
-        # Not the csv module: a field can be longer than its limit, which is global.
-        with path.open(encoding="utf-8-sig") as lines:
-            places = _column_places(path, lines.readline())
-            for number, line in enumerate(lines, start=2):
-                if line.strip():
-                    slice_name, organ, rle = _cells(path, number, line, places)
-                    row = table.setdefault(slice_name, {})
-                    if rle:
-                        row[organ] = rle
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(
-            f"The label table {path} cannot be read ({reason}): check that it is a CSV file."
-        ) from error
-    return table
-
-
-def _split(line: str) -> list[str]:
-    return [cell.strip().strip('"') for cell in line.split(",")]
-
-
-def _column_places(path: Path, header: str) -> tuple[int, int, int]:
-    names = _split(header)
-    absent = [name for name in _COLUMNS if name not in names]
-    if absent:
-        raise InputError(
-            f"{path} has no column {absent[0]!r}: a label table has the columns "
-            f"{', '.join(_COLUMNS)}."
-        )
-    first, second, third = (names.index(name) for name in _COLUMNS)
-    return first, second, third
-
-
-def _cells(path: Path, number: int, line: str, places: tuple[int, int, int]) -> list[str]:
-    cells = _split(line)
-    if len(cells) <= max(places):
-        raise InputError(
-            f"Line {number} of {path} has {len(cells)} columns where the first line has more: "
-            "correct that line."
-        )
-    return [cells[place] for place in places]
-
-
-def write_rle_table(segmentation: Segmentation, path: Path) -> None:
-    """Write a segmentation as a label table, one row for each slice and organ.
-
-    Ids are made of the segmentation's name, without the characters that a table cannot
-    hold, and its slice numbers, 1 to n where it has none. Overlapping organs stay as they are.
-
-    Raises
-    ------
-    InputError
-        The file cannot be written.
-    """
-    name = re.sub(r'[,"\r\n]', "_", segmentation.name)
-    with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        out.write(",".join(_COLUMNS) + "\n")
-        for index, number in enumerate(_numbers(segmentation)):
-            for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
-                rle = encode_rle(mask[index])
-                out.write(f"{slice_id(name, number)},{organ.name},{rle}\n")
-
-
-def _numbers(segmentation: Segmentation) -> Sequence[int]:
-    return segmentation.slice_numbers or range(1, segmentation.shape[0] + 1)
 
 
 # --- reference labels of a day ----------------------------------------------------------
@@ -521,66 +572,100 @@ def read_day_reference(folder: str | Path) -> Segmentation | None:
     InputError
         The day or the table cannot be read, or contradict each other.
     """
-    day = _day_folder(_absolute(folder))
-    name = _day_name(day)
+    day = _absolute(folder)
+    name, scans = _day_name(day), _scans_folder(day)
     tables = [parent / _TABLE_NAME for parent in (day, *day.parents[:_LEVELS_SEARCHED])]
-    for csv in filter(_is_rle_table, tables):
+    for csv in filter(is_rle_table, tables):
         table = read_rle_table(csv)
-        slices = _stack_of(_scans_folder(day))
-        rows = [table.get(slice_id(name, file.number), {}) for file in slices]
-        if any(rows):
-            return _reference(csv, name, slices, rows)
+        slices = _stack_of(scans)
+        ids = [slice_id(name, file.number) for file in slices]
+        if any(table.get(one) for one in ids):
+            places = {organ.name: index for index, organ in enumerate(ORGANS)}
+            shape = (slices[0].height, slices[0].width)
+            return Segmentation(
+                masks=decode_masks(table, ids, shape, places, csv),
+                remarks=_remarks(name),
+                **_geometry(scans, slices),
+            )
     return None
-
-
-def _is_rle_table(csv: Path) -> bool:
-    """Whether the file is there and has the columns: any project may have a train.csv."""
-    try:
-        with csv.open(encoding="utf-8-sig") as lines:
-            return set(_COLUMNS) <= set(_split(lines.readline()))
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def _reference(
-    csv: Path, name: str, slices: Sequence[SliceFile], rows: Sequence[Mapping[str, str]]
-) -> Segmentation:
-    shape = (slices[0].height, slices[0].width)
-    place = {organ.name: index for index, organ in enumerate(ORGANS)}
-    masks = np.zeros((len(ORGANS), len(slices), *shape), dtype=np.bool_)
-    for index, (file, row) in enumerate(zip(slices, rows, strict=True)):
-        for organ, rle in row.items():
-            if organ not in place:
-                raise InputError(
-                    f"{csv} has the unknown class {organ!r} for {slice_id(name, file.number)}: "
-                    f"the classes are {', '.join(place)}."
-                )
-            label = f"{organ} in {slice_id(name, file.number)} of {csv}"
-            masks[place[organ], index] = decode_rle(rle, shape, name=label)
-    return Segmentation(
-        masks=masks,
-        spacing=slices[0].spacing,
-        name=name,
-        slice_numbers=tuple(file.number for file in slices),
-    )
 
 
 # --- folders of label slices ------------------------------------------------------------
 
 
-def write_label_slices(segmentation: Segmentation, path: Path) -> None:
+def holds_labels(path: str | Path) -> bool:
+    """Whether a folder was written by `write_segmentation`; never raises."""
+    return is_of_segmentation(_notes(_scans_folder(Path(path))))
+
+
+def read_segmentation(
+    path: str | Path,
+    *,
+    scan: Scan | None = None,
+    spacing: Spacing | None = None,
+    choices: Mapping[str, str] | None = None,
+) -> Segmentation:
+    """Read a folder of label slices; one written by `write_segmentation` comes back complete.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    scan
+        The scan that the labels belong to; its slice numbers must be those of the files.
+    spacing
+        ``(slice, row, column)`` in mm, in place of what the file names say.
+    choices
+        As in `gitract.io.read_segmentation`; a name is a value, as text.
+
+    Raises
+    ------
+    InputError
+        Slices are missing, damaged or not alike, a value is no organ's, or the labels do
+        not fit the scan.
+    """
+    folder = _absolute(path)
+    scans = _scans_folder(folder)
+    slices = _stack_of(scans)
+    _check_numbers(folder, slices, scan)
+    known = _restored(scans, slices)
+    if spacing is None and known is None:
+        # The thickness is in no file name, so that a scan's own is as good as the usual one.
+        slice_mm = SLICE_THICKNESS_MM if scan is None else scan.spacing[0]
+        spacing = (slice_mm, *slices[0].spacing[1:])
+    return segmentation_of(
+        whole_numbers(_read_voxels(slices), folder),
+        where=folder,
+        spacing=spacing,
+        notes=None if known is None else _notes(scans),
+        slice_numbers=[file.number for file in slices],
+        scan=scan,
+        choices=choices,
+    )
+
+
+def _check_numbers(folder: Path, slices: Sequence[SliceFile], scan: Scan | None) -> None:
+    """Refuse labels of other slices: the competition's geometry alone would not tell."""
+    if scan is None or scan.slice_numbers is None:
+        return
+    numbers = [file.number for file in slices]
+    expected = _file_numbers(scan.slice_numbers, len(scan.voxels))
+    if numbers != expected:
+        raise InputError(
+            f"{folder} holds slices {numbers[0]} to {numbers[-1]} where the scan {scan.name!r} "
+            f"has {expected[0]} to {expected[-1]}: choose the scan that they were made on."
+        )
+
+
+def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     """Write a segmentation as a folder of PNG label slices, named like the scan's.
 
-    Values are organ ids; where organs overlap the highest id is written. The files hold
-    neither the slice thickness nor the position of the scan.
+    Values are organ ids; where organs overlap the highest id is written. ``gitract.json``
+    beside the slices keeps organs, provenance and what file names have no place for.
 
     Raises
     ------
     InputError
         The folder cannot be written, or holds other files.
     """
-    labels = segmentation.labels().array
-    with replaced_folder(path, _is_slice_name) as temporary:
-        for pixels, number in zip(labels, _numbers(segmentation), strict=True):
-            name = slice_file_name(number, segmentation.shape[1:], segmentation.spacing)
-            write_grey_png(pixels, temporary / name)
+    _write_slices(segmentation.labels().array, segmentation, path)

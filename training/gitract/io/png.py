@@ -12,8 +12,13 @@ from gitract.errors import InputError
 
 __all__ = ["read_grey_png", "write_grey_png"]
 
-# Pillow before 11.3 opens 16-bit greyscale as "I" (32 bits), later ones as "I;16".
-_TYPE_OF_MODE = {"L": np.uint8, "I;16": np.uint16, "I": np.uint16}
+# The fixed beginning: signature, then length and name of the first chunk, width, height,
+# bits and colour type (PNG specification, 5.2 and 11.2.1).
+_HEADER = struct.Struct(">8s4x4sIIBB")
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGBA"}
+_TYPES: dict[int, type[np.unsignedinteger]] = {8: np.uint8, 16: np.uint16}
+_MAX_SIDE = 65535
 
 
 def read_grey_png(path: Path, *, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -34,7 +39,7 @@ def read_grey_png(path: Path, *, shape: tuple[int, int] | None = None) -> np.nda
     Raises
     ------
     InputError
-        The file is missing, damaged, not greyscale, or of another size.
+        The file is missing, damaged, not greyscale of 8 or 16 bits, or of another size.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -45,15 +50,17 @@ def read_grey_png(path: Path, *, shape: tuple[int, int] | None = None) -> np.nda
             f"{path} cannot be read ({error.strerror}): check that it is there and permitted."
         ) from error
     try:
+        pixel_type = _checked_type(path, content, shape)
         # Decoding alone skips the checksums: a flipped bit would pass as an odd pixel.
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.verify()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            _check_header(path, image.mode, (image.height, image.width), shape)
-            pixels = np.asarray(image).astype(_TYPE_OF_MODE[image.mode], copy=False)
+            # Pillow before 11.3 opens 16 bits as 32.
+            return np.asarray(image).astype(pixel_type, copy=False)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} has more pixels than a slice can have: cut it first.") from error
     except (
         UnidentifiedImageError,
-        Image.DecompressionBombError,
         OSError,
         SyntaxError,
         ValueError,
@@ -64,23 +71,30 @@ def read_grey_png(path: Path, *, shape: tuple[int, int] | None = None) -> np.nda
         raise InputError(
             f"{path} is damaged or not a PNG image: copy it again from its source."
         ) from error
-    return pixels
 
 
-def _check_header(
-    path: Path, mode: str, size: tuple[int, int], shape: tuple[int, int] | None
-) -> None:
-    """Refuse colour and a wrong size before a pixel is decoded."""
-    if mode not in _TYPE_OF_MODE:
+def _checked_type(
+    path: Path, content: bytes, shape: tuple[int, int] | None
+) -> type[np.unsignedinteger]:
+    """The type of the pixels, by the header; colour and a wrong size are refused there."""
+    signature, first, width, height, bits, colour = _HEADER.unpack_from(content)
+    if (signature, first) != (_SIGNATURE, b"IHDR") or colour not in _COLOURS:
+        raise ValueError("no PNG header")
+    if colour != 0 or bits not in _TYPES:
         raise InputError(
-            f"{path} is not a greyscale image of 8 or 16 bits (its pixels are {mode}): "
-            "save it as greyscale."
+            f"{path} is not a greyscale image of 8 or 16 bits (its pixels are "
+            f"{_COLOURS[colour]} of {bits} bits): save it as greyscale."
         )
-    if shape is not None and size != shape:
+    if shape is not None and (height, width) != shape:
         raise InputError(
-            f"{path} has {size[1]} x {size[0]} pixels but its name says "
+            f"{path} has {width} x {height} pixels but its name says "
             f"{shape[1]} x {shape[0]}: correct the file or its name."
         )
+    if max(width, height) > _MAX_SIDE:
+        raise InputError(
+            f"{path} claims {width} x {height} pixels, more than a slice can have: cut it first."
+        )
+    return _TYPES[bits]
 
 
 def write_grey_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], path: Path) -> None:

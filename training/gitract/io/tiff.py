@@ -1,7 +1,8 @@
 """TIFF stacks: scans of any origin, and segmentations with their geometry and provenance.
 
-A segmentation is written as an ImageJ stack, so that Fiji opens it with its voxel size;
-what TIFF has no place for stands as JSON in ImageJ's *Info*.
+What is written is an ImageJ stack, so that Fiji opens it with its voxel size, or, for
+numbers that ImageJ does not have, an OME-TIFF. What TIFF has no place for stands as JSON
+in ImageJ's *Info* or in OME's description.
 """
 
 import json
@@ -17,24 +18,33 @@ import numpy as np
 
 from gitract.errors import InputError
 from gitract.io._files import replaced_file
-from gitract.organs import ORGANS, Organ
+from gitract.io._labels import label_values, segmentation_of, whole_numbers
+from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
+from gitract.io.found import FoundScan
 from gitract.progress import Progress, Report, silent
-from gitract.scan import Scan, Segmentation, Spacing
+from gitract.scan import Scan, Segmentation, Spacing, scaled_affine
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
 __all__ = [
-    "is_segmentation_tiff",
+    "describe",
+    "holds_labels",
     "is_tiff",
-    "read_segmentation_tiff",
-    "read_tiff",
-    "write_segmentation_tiff",
+    "label_names",
+    "read_scan",
+    "read_segmentation",
+    "write_scan",
+    "write_segmentation",
 ]
 
 _MAX_VOXELS = 4_000_000_000
+_MAX_SIDE = 65_535
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MARK = "gitract segmentation"
+_IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+_OME_TYPES = (*_IMAGEJ_TYPES, "int8", "int16", "int32", "uint32", "float64")
+# Offsets of a classic TIFF have 32 bits; the rest is left for what is no voxel.
+_MAX_CLASSIC_BYTES = 2**32 - 2**25
 
 # What tifffile raises for damaged files, by its own checks or by stumbling over them.
 _DAMAGE = (
@@ -43,7 +53,9 @@ _DAMAGE = (
     TypeError,
     RuntimeError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
+    SyntaxError,  # of the XML in an OME-TIFF
     struct.error,
     zlib.error,
 )
@@ -77,15 +89,40 @@ def is_tiff(path: Path) -> bool:
 # --- reading ----------------------------------------------------------------------------
 
 
-class _Stack(NamedTuple):
-    """What a TIFF holds: voxels ``(slice, row, column)``, spacing if known, our JSON."""
+class _Head(NamedTuple):
+    """What is known of a TIFF before its voxels: shape, spacing if known, our JSON."""
 
-    voxels: np.ndarray
+    shape: tuple[int, int, int]
     spacing: Spacing | None
     notes: Mapping[str, Any] | None
 
 
-def read_tiff(path: str | Path, *, spacing: Spacing | None = None, report: Report = silent) -> Scan:
+def describe(path: Path) -> FoundScan:
+    """What `read_scan` would find, without reading a voxel.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    FoundScan
+        With the reason where the file would be refused; its shape is then (0, 0, 0)
+        unless it is only the spacing that is missing.
+    """
+    shape, problem = (0, 0, 0), ""
+    try:
+        with _opened(path) as tiff:
+            head = _head(path, tiff)
+        shape = head.shape
+        _scan(path, head, np.broadcast_to(np.uint8(0), shape), None)
+    except InputError as error:
+        problem = str(error)
+    return FoundScan(path.stem, path, "TIFF", shape, problem=problem)
+
+
+def read_scan(path: Path, *, spacing: Spacing | None = None, report: Report = silent) -> Scan:
     """Read a greyscale TIFF stack, or a single image as a stack of one slice.
 
     Parameters
@@ -100,7 +137,7 @@ def read_tiff(path: str | Path, *, spacing: Spacing | None = None, report: Repor
     Returns
     -------
     Scan
-        Voxels as stored.
+        Voxels as stored; with affine and name where `write_scan` wrote the file.
 
     Raises
     ------
@@ -108,80 +145,94 @@ def read_tiff(path: str | Path, *, spacing: Spacing | None = None, report: Repor
         The file is damaged, in colour, has more than three axes, or has no spacing and
         none is given.
     """
-    file = Path(path)
-    report(Progress(0, 1, f"Reading {file.name}"))
-    stack = _read_stack(file)
-    report(Progress(1, 1, f"Reading {file.name}"))
-    return Scan(
-        voxels=stack.voxels,
-        spacing=_known_spacing(file, spacing, stack.spacing),
-        name=file.stem,
-        source=file.absolute(),
-    )
+    report(Progress(0, 1, f"Reading {path.name}"))
+    head, voxels = _read(path)
+    report(Progress(1, 1, f"Reading {path.name}"))
+    return _scan(path, head, voxels, spacing)
 
 
-def read_segmentation_tiff(
-    path: str | Path, *, organs: tuple[Organ, ...] = ORGANS, spacing: Spacing | None = None
+def read_segmentation(
+    path: Path,
+    *,
+    scan: Scan | None = None,
+    spacing: Spacing | None = None,
+    choices: Mapping[str, str] | None = None,
 ) -> Segmentation:
-    """Read a label stack; one written by `write_segmentation_tiff` comes back complete.
+    """Read a label stack; one written by `write_segmentation` comes back complete.
 
     Parameters
     ----------
     path
         The file.
-    organs
-        The table for a file that does not carry its own.
+    scan
+        The scan that the labels belong to; it gives its place to a file that has none.
     spacing
         ``(slice, row, column)`` in mm, in place of what the file says.
+    choices
+        Value, as text, -> organ, for a file that does not carry its own table.
 
     Raises
     ------
     InputError
-        The file is damaged, holds a value that is no organ's id, or has no spacing and
-        none is given.
+        The file is damaged, holds a value that is no organ's id, does not fit the scan,
+        or has no spacing and neither `spacing` nor `scan` is given.
     """
-    file = Path(path)
-    stack = _read_stack(file)
-    if stack.voxels.dtype.kind == "f":
-        raise InputError(
-            f"{file} holds {stack.voxels.dtype} numbers where labels are whole numbers: "
-            "save it with 8 or 16 bits."
-        )
-    known = _restored(file, stack) if spacing is None else None
+    head, voxels = _read(path)
+    return segmentation_of(
+        whole_numbers(voxels, path),
+        where=path,
+        spacing=head.spacing if spacing is None else spacing,
+        notes=head.notes,
+        scan=scan,
+        choices=choices,
+    )
+
+
+def holds_labels(path: Path) -> bool:
+    """Whether the file was written by `write_segmentation`; never raises."""
+    try:
+        with _opened(path) as tiff:
+            return is_of_segmentation(_notes(tiff))
+    except InputError:
+        return False
+
+
+def label_names(path: Path) -> list[str]:
+    """The values in a label stack as text; nothing where it carries its organ table.
+
+    Raises
+    ------
+    InputError
+        The file is damaged or no label image.
+    """
+    head, voxels = _read(path)
+    labels = whole_numbers(voxels, path)
+    own = is_of_segmentation(head.notes) and _restored(path, head) is not None
+    return [] if own else [str(value) for value in label_values(labels)]
+
+
+def _restored(path: Path, head: _Head) -> dict[str, Any] | None:
+    """The arguments of what was written, or None where the notes are not of this grid."""
+    return restored(head.notes, where=path, shape=head.shape, spacing=head.spacing)
+
+
+def _scan(path: Path, head: _Head, voxels: np.ndarray, spacing: Spacing | None) -> Scan:
+    known = _restored(path, head)
     if known is None:
-        known = {
-            "spacing": _known_spacing(file, spacing, stack.spacing),
-            "organs": organs,
-            "name": file.stem,
-        }
+        if spacing is None and head.spacing is None:
+            raise InputError(
+                f"{path} does not say how large its voxels are: give the spacing in mm, "
+                "(slice, row, column)."
+            )
+        known = {"spacing": spacing or head.spacing, "name": path.stem}
+    elif spacing is not None:
+        known.update(spacing=spacing, affine=scaled_affine(known["affine"], spacing))
+    known.pop("organs", None)  # of labels that are looked at as a scan
+    known.pop("provenance", None)
     try:
-        return Segmentation.of_labels(stack.voxels, **known)
+        return Scan(voxels=voxels, source=path.absolute(), **known)
     except InputError as error:
-        raise InputError(f"In {file}: {error}") from error
-
-
-def is_segmentation_tiff(path: str | Path) -> bool:
-    """Whether the file was written by `write_segmentation_tiff`; never raises."""
-    file = Path(path)
-    if not is_tiff(file):
-        return False
-    from tifffile import TiffFile
-
-    try:
-        with TiffFile(file) as tiff:
-            return _notes(tiff) is not None
-    except (OSError, *_DAMAGE):
-        return False
-
-
-def _known_spacing(path: Path, given: Spacing | None, found: Spacing | None) -> Spacing:
-    spacing = found if given is None else given
-    if spacing is None:
-        raise InputError(
-            f"{path} does not say how large its voxels are: give the spacing in mm, "
-            "(slice, row, column)."
-        )
-    return spacing
+        raise InputError(f"In {path}: {error}") from error
 
 
 @contextmanager
@@ -200,27 +251,37 @@ def _opened(path: Path) -> "Iterator[TiffFile]":
     except _DAMAGE as error:
         if "imagecodecs" in str(error):
             raise InputError(
-                f"{path} is compressed in a way that needs the package imagecodecs: "
-                "install it or save the file uncompressed."
+                f"{path} is compressed in a way that cannot be read: save it uncompressed."
             ) from error
         raise InputError(
             f"{path} is damaged or not a TIFF file: copy it again from its source."
         ) from error
 
 
-def _read_stack(path: Path) -> _Stack:
+def _read(path: Path) -> tuple[_Head, np.ndarray]:
+    """Head and voxels ``(slice, row, column)``."""
     with _opened(path) as tiff:
-        _check_complete(tiff)
-        _check_layout(path, tiff)
-        series = tiff.series[0]
-        voxels = series.asarray().reshape(
-            -1, series.keyframe.imagelength, series.keyframe.imagewidth
-        )
-        spacing, notes = _spacing(tiff), _notes(tiff)
+        head = _head(path, tiff)
+        if len(tiff.series) > 1:
+            voxels = np.stack([page.asarray() for page in tiff.pages])
+        else:
+            voxels = tiff.series[0].asarray()
+        voxels = voxels.reshape(head.shape)
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise InputError(f"{path} holds values that are not numbers (NaN or infinite).")
-    native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    return _Stack(native, spacing, notes)
+    return head, voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+
+
+def _head(path: Path, tiff: "TiffFile") -> _Head:
+    _check_complete(tiff)
+    _check_layout(path, tiff)
+    page = tiff.series[0].keyframe
+    rows, columns = page.imagelength, page.imagewidth
+    slices = sum(series.size for series in tiff.series) // (rows * columns)
+    spacing = _spacing(tiff)
+    # A program that took the spacing away can have changed anything else.
+    notes = None if spacing is None else _notes(tiff)
+    return _Head((slices, rows, columns), spacing, notes)
 
 
 def _check_complete(tiff: "TiffFile") -> None:
@@ -247,7 +308,7 @@ def _number(content: bytes, layout: str) -> int:
 
 def _check_layout(path: Path, tiff: "TiffFile") -> None:
     """Refuse what is not one stack of greyscale slices, before a voxel is read."""
-    if len(tiff.series) > 1:
+    if len(tiff.series) > 1 and not _is_page_by_page(tiff):
         raise InputError(
             f"{path} holds {len(tiff.series)} separate images of different kinds: "
             "save one stack of equal slices."
@@ -262,10 +323,20 @@ def _check_layout(path: Path, tiff: "TiffFile") -> None:
         )
     if series.dtype.kind not in "uif":
         raise InputError(f"{path} holds {series.dtype} values: save it as whole numbers or floats.")
-    if series.size > _MAX_VOXELS:
+    size = sum(one.size for one in tiff.series)
+    side = max(series.keyframe.imagelength, series.keyframe.imagewidth)
+    if size > _MAX_VOXELS or side > _MAX_SIDE:
         raise InputError(
-            f"{path} claims to hold {series.size} voxels, too many for one scan: cut it first."
+            f"{path} claims to hold {size} voxels in slices of up to {side} a side, "
+            "too many for one scan: cut it first."
         )
+
+
+def _is_page_by_page(tiff: "TiffFile") -> bool:
+    """Whether the series are slices of one stack that was written slice by slice."""
+    pages = [(page.shape, page.dtype) for page in tiff.pages]
+    single = all(len(series.shape) == 2 or series.kind == "generic" for series in tiff.series)
+    return single and len(set(pages)) == 1
 
 
 # --- voxel size -------------------------------------------------------------------------
@@ -305,10 +376,7 @@ def _ratio(value: tuple[int, int]) -> float:
 
 
 def _ome_spacing(tiff: "TiffFile") -> Spacing | None:
-    from tifffile import xml2dict
-
-    image = xml2dict(tiff.ome_metadata or "").get("OME", {}).get("Image", {})
-    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+    pixels = _ome_image(tiff).get("Pixels", {})
     sizes = []
     for axis in "ZYX":
         unit = _mm_in(pixels.get(f"PhysicalSize{axis}Unit", "µm"))  # OME's default
@@ -319,15 +387,32 @@ def _ome_spacing(tiff: "TiffFile") -> Spacing | None:
     return sizes[0], sizes[1], sizes[2]
 
 
+def _ome_image(tiff: "TiffFile") -> dict[str, Any]:
+    """The first image of OME's XML."""
+    from tifffile import xml2dict
+
+    image = xml2dict(tiff.ome_metadata or "").get("OME", {}).get("Image", {})
+    return image[0] if isinstance(image, list) else image
+
+
 def _mm_in(unit: object) -> float | None:
     """Millimetres in one unit; None for pixels and for what is not known."""
     return _MM_IN.get(str(unit).strip().lower())
 
 
-# --- our segmentations ------------------------------------------------------------------
+def _notes(tiff: "TiffFile") -> dict[str, Any] | None:
+    """Our JSON, or None in a file that is not ours."""
+    if tiff.is_imagej:
+        return parsed(str((tiff.imagej_metadata or {}).get("Info", "")))
+    if tiff.is_ome:
+        return parsed(str(_ome_image(tiff).get("Description", "")))
+    return None
 
 
-def write_segmentation_tiff(segmentation: Segmentation, path: Path) -> None:
+# --- writing ----------------------------------------------------------------------------
+
+
+def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     """Write a segmentation as a compressed ImageJ label stack.
 
     Where organs overlap the highest id is written (`Segmentation.labels`); a label table
@@ -338,80 +423,78 @@ def write_segmentation_tiff(segmentation: Segmentation, path: Path) -> None:
     InputError
         The file cannot be written.
     """
+    _write(segmentation, segmentation.labels().array, path)
+
+
+def write_scan(scan: Scan, path: Path) -> None:
+    """Write a scan as a compressed ImageJ stack, or as OME-TIFF where ImageJ cannot hold it.
+
+    ImageJ has ``uint8``, ``uint16`` and ``float32``, up to 4 GB. OME-TIFF has the other
+    integers up to 32 bits and ``float64``, as BigTIFF beyond 4 GB.
+
+    Raises
+    ------
+    InputError
+        The scan holds integers of more than 32 bits, or the file cannot be written.
+    """
+    _write(scan, _storable(scan.voxels), path)
+
+
+def _storable(voxels: np.ndarray) -> np.ndarray:
+    """The voxels in a type that TIFF has, none of them changed."""
+    if voxels.dtype.name in _OME_TYPES:
+        return voxels
+    if voxels.dtype.kind == "f":
+        return voxels.astype(np.float32 if voxels.dtype == np.float16 else np.float64)
+    low, high = int(voxels.min()), int(voxels.max())
+    for kind in (np.int32, np.uint32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return voxels.astype(kind)
+    raise InputError(
+        f"The scan holds values from {low} to {high}, more than the 32 bits that TIFF has: "
+        "write it as NIfTI (.nii.gz)."
+    )
+
+
+def _write(item: Scan | Segmentation, voxels: np.ndarray, path: Path) -> None:
+    is_big = voxels.nbytes > _MAX_CLASSIC_BYTES
+    with replaced_file(path) as temporary:
+        if voxels.dtype.name in _IMAGEJ_TYPES and not is_big:
+            _write_imagej(item, voxels, temporary)
+        else:
+            _write_ome(item, voxels, temporary, is_big)
+
+
+def _write_imagej(item: Scan | Segmentation, voxels: np.ndarray, path: Path) -> None:
     from tifffile import imwrite
 
-    slice_mm, row_mm, column_mm = segmentation.spacing
-    # All six of ImageJ's axes, (time, slice, channel, row, column, sample): with fewer
-    # tifffile guesses, and takes three slices or columns for colours.
-    labels = segmentation.labels().array[None, :, None, :, :, None]
-    with replaced_file(path) as temporary:
-        imwrite(
-            temporary,
-            labels,
-            imagej=True,
-            photometric="minisblack",
-            compression="zlib",
-            resolution=(1 / column_mm, 1 / row_mm),
-            metadata={
-                "spacing": slice_mm,
-                "unit": "mm",
-                "Info": json.dumps(_notes_of(segmentation)),
-            },
-        )
+    slice_mm, row_mm, column_mm = item.spacing
+    imwrite(
+        path,
+        # All six of ImageJ's axes, (time, slice, channel, row, column, sample): with fewer
+        # tifffile guesses, and takes three slices or columns for colours.
+        voxels[None, :, None, :, :, None],
+        imagej=True,
+        photometric="minisblack",
+        compression="zlib",
+        resolution=(1 / column_mm, 1 / row_mm),
+        metadata={"spacing": slice_mm, "unit": "mm", "Info": json.dumps(notes_of(item))},
+    )
 
 
-def _notes_of(segmentation: Segmentation) -> dict[str, Any]:
-    return {
-        "format": _MARK,
-        "name": segmentation.name,
-        "shape": segmentation.shape,
-        "spacing": segmentation.spacing,
-        "affine": segmentation.affine.tolist(),
-        "organs": [{"id": o.id, "name": o.name, "color": o.color} for o in segmentation.organs],
-        "slice_numbers": segmentation.slice_numbers,
-        "provenance": dict(segmentation.provenance),
-    }
+def _write_ome(item: Scan | Segmentation, voxels: np.ndarray, path: Path, is_big: bool) -> None:
+    from tifffile import imwrite
 
-
-def _notes(tiff: "TiffFile") -> dict[str, Any] | None:
-    """Our JSON in ImageJ's *Info*, or None in a file that is not ours."""
-    info = (tiff.imagej_metadata or {}).get("Info", "")
-    if _MARK not in info:
-        return None
-    try:
-        notes = json.loads(info)
-    except ValueError:
-        return None
-    return notes if isinstance(notes, dict) and notes.get("format") == _MARK else None
-
-
-def _restored(path: Path, stack: _Stack) -> dict[str, Any] | None:
-    """The arguments of the segmentation that was written.
-
-    None where another program changed the stack after us: cropped or rescaled, its
-    affine and its baseline would be those of another grid.
-    """
-    notes = stack.notes
-    if notes is None:
-        return None
-    try:
-        if tuple(notes["shape"]) != stack.voxels.shape or not _agrees(notes, stack.spacing):
-            return None
-        numbers = notes["slice_numbers"]
-        return {
-            "spacing": tuple(notes["spacing"]),
-            "affine": np.array(notes["affine"]),
-            "organs": tuple(Organ(**organ) for organ in notes["organs"]),
-            "name": notes["name"],
-            "slice_numbers": None if numbers is None else tuple(numbers),
-            "provenance": notes["provenance"],
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"The notes of {path} on its organs and geometry are damaged: save it again."
-        ) from error
-
-
-def _agrees(notes: Mapping[str, Any], spacing: Spacing | None) -> bool:
-    """Whether the notes' spacing is that of the TIFF, as far as TIFF can tell."""
-    return spacing is not None and np.allclose(notes["spacing"], spacing, rtol=1e-3)
+    metadata: dict[str, Any] = {"axes": "ZYX", "Description": json.dumps(notes_of(item))}
+    for axis, mm in zip("ZYX", item.spacing, strict=True):
+        metadata[f"PhysicalSize{axis}"] = mm
+        metadata[f"PhysicalSize{axis}Unit"] = "mm"
+    imwrite(
+        path,
+        voxels,
+        ome=True,
+        bigtiff=is_big,
+        photometric="minisblack",
+        compression="zlib",
+        metadata=metadata,
+    )
