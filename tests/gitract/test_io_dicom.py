@@ -353,8 +353,9 @@ def test_folders_of_other_files_are_not_taken(tmp_path: Path) -> None:
     assert not can_read_folder(tmp_path)
     assert not can_read_folder(tmp_path / "not there")
     assert not can_read_folder(tmp_path / "a.dcm")
-    write_classic_series(tmp_path / "sub", phantom())
+    write_classic_series(tmp_path / "patient" / "study" / "series", phantom())
     assert can_read_folder(tmp_path)
+    assert_same_body(read_scan(tmp_path), phantom())
 
 
 @settings(deadline=None, max_examples=30)
@@ -367,6 +368,34 @@ def test_garbage_is_no_dicom_file(
     assert dicom.kind_of(path) in (None, "dicom", "seg", "rtstruct")
     with pytest.raises(InputError):
         read_scan(path)
+
+
+@pytest.mark.filterwarnings("error")  # a warning would quote the header
+@settings(deadline=None, max_examples=40)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(128, 1400), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+    enhanced=st.booleans(),
+)
+def test_damaged_headers_are_read_or_refused_with_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], enhanced: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    if enhanced:
+        path = write_enhanced(folder / "a.dcm", phantom())
+    else:
+        path = write_classic_series(folder, phantom())[1]
+    content = bytearray(path.read_bytes())
+    for place, value in changes:
+        content[place % len(content)] = value
+    path.write_bytes(content)
+    for read in (read_scan, find_scans):
+        try:
+            read(folder)
+        except InputError as error:
+            assert str(error).endswith(".")
+    assert dicom.find_referenced(folder / "rs.dcm", "1.2", {"1.3"}) is None
 
 
 def test_nothing_that_names_the_patient_is_kept(tmp_path: Path) -> None:
@@ -480,6 +509,7 @@ def test_one_of_several_multi_frame_images_of_a_series_is_found(tmp_path: Path) 
     found = dicom.find_referenced(tmp_path / "seg.dcm", uid, {image.sop_instance_uid})
     assert found is not None
     assert_same_body(found, phantom(seed=1))
+    assert dicom.find_referenced(tmp_path / "seg.dcm", uid, set()) is None
 
 
 # --- what is refused --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -168,7 +169,7 @@ def test_simpleitk_finds_each_voxel_where_we_do(
     labels = labels_on(scan)
     values, affine = seen_by_itk(write_segmentation(labels, tmp_path / "labels.nii.gz"))
     np.testing.assert_allclose(affine, source_affine, atol=2e-3)
-    np.testing.assert_array_equal(values.transpose(scan.stored), labels.labels().array)
+    np.testing.assert_array_equal(values.transpose(scan.stored.order), labels.labels().array)
 
 
 @settings(
@@ -278,6 +279,20 @@ def test_a_file_without_a_placement_says_so(tmp_path: Path) -> None:
     (remark,) = scan.remarks
     assert "position and orientation are unknown" in remark
     assert find_scans(path)[0].remarks == scan.remarks
+
+
+def test_labels_of_a_scan_without_a_place_claim_none(tmp_path):
+    path = write_nifti(tmp_path / "a.nii", sform_code=0, qform_code=0)
+    scan = read_scan(path)
+    masks = np.zeros((len(ORGANS), *scan.shape), dtype=np.bool_)
+    masks[0, 0] = True
+    contours = Segmentation(masks, scan.spacing, scan.affine, stored=scan.stored)
+    written = nib.load(write_segmentation(contours, tmp_path / "labels.nii"))
+    assert written.header["sform_code"] == written.header["qform_code"] == 0
+    np.testing.assert_allclose(written.affine, nib.load(path).affine, atol=1e-6)
+    np.testing.assert_array_equal(
+        read_segmentation(tmp_path / "labels.nii", scan=scan).masks, masks
+    )
 
 
 def test_two_placements_that_disagree_are_told(tmp_path: Path) -> None:
@@ -634,6 +649,37 @@ def test_extensions_of_other_programs_are_passed_over(tmp_path: Path) -> None:
     assert holds_labels(tmp_path / "b.nii")
 
 
+def test_padding_after_the_extensions_is_passed_over(tmp_path: Path) -> None:
+    path = write_segmentation(l_phantom(), tmp_path / "a.nii")
+    content = path.read_bytes()
+    header = nib.Nifti1Header(content[:348])
+    start = int(header["vox_offset"])
+    header["vox_offset"] = start + 64
+    path.write_bytes(header.binaryblock + content[348:start] + bytes(64) + content[start:])
+    np.testing.assert_array_equal(read_segmentation(path).masks, l_phantom().masks)
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {},
+        {"nifti_axes": [0, 1, 5]},
+        {"nifti_axes": [0, 1]},
+        {"nifti_axes": "210"},
+        {"shape": [5, 9, 12], "affine": "none", "spacing": [3, 1.5, 0.7]},
+    ],
+)
+def test_damaged_notes_are_refused(tmp_path: Path, notes: dict[str, Any]) -> None:
+    image = nib.Nifti1Image((VALUES % 4).astype(np.uint8), PLAIN)
+    text = json.dumps({"format": "gitract segmentation", **notes}).encode()
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, text))
+    image.to_filename(tmp_path / "a.nii")
+    with pytest.raises(InputError) as error:
+        read_segmentation(tmp_path / "a.nii")
+    assert_one_sentence(error, "a.nii", "damaged")
+    assert not holds_labels(tmp_path / "a.nii")
+
+
 # --- failed writes --------------------------------------------------------------------------
 
 _ON_A_FULL_DISK = """
@@ -700,7 +746,7 @@ def test_real_scans_lie_where_simpleitk_sees_them(
     assert scan.remarks == ()
     for path in (shared_data / file, write_scan(scan, tmp_path / "copy.nii.gz")):
         values, affine = seen_by_itk(path)
-        np.testing.assert_array_equal(values.transpose(scan.stored), scan.voxels)
+        np.testing.assert_array_equal(values.transpose(scan.stored.order), scan.voxels)
         np.testing.assert_allclose(affine[:, [*(scan.stored or ()), 3]], scan.affine, atol=2e-3)
     labels = Segmentation.of_labels(
         (scan.voxels > scan.voxels.mean()).astype(np.uint8),
@@ -739,7 +785,7 @@ def test_real_labels_lie_on_their_scan(
         value: organ for value, organ in choices.items() if value in values
     }
     segmentation = read_segmentation(shared_data / labels, scan=image, choices=everything)
-    stored = np.asanyarray(nib.load(shared_data / labels).dataobj).transpose(image.stored)
+    stored = np.asanyarray(nib.load(shared_data / labels).dataobj).transpose(image.stored.order)
     named = {
         organ.name: mask
         for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True)

@@ -196,6 +196,31 @@ def test_a_truncated_stack_is_whole_or_refused(
         np.testing.assert_array_equal(voxels, STACK)
 
 
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    place=st.floats(0, 0.999), byte=st.integers(0, 255), writer=st.sampled_from(["ours", *WRITERS])
+)
+def test_one_wrong_byte_is_read_or_refused_but_never_a_crash(
+    tmp_path: Path, place: float, byte: int, writer: Any
+) -> None:
+    path = tmp_path / "a.tif"
+    if writer == "ours":
+        write_scan(Scan((STACK % 4).astype(np.int16), SPACING), path)
+    else:
+        tifffile.imwrite(path, STACK % 4, photometric="minisblack", **writer)
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] = byte
+    path.write_bytes(content)
+    for read in (read_scan, read_segmentation, label_names, find_scans):
+        try:
+            read(path)  # type: ignore[operator]
+        except InputError as error:
+            assert str(error).endswith(".")
+    holds_labels(path)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"II*\0", b"II*\0\xff\xff\xff\x7f", b"a table, not a TIFF"]
 )

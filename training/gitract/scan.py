@@ -67,11 +67,21 @@ class DicomSeries:
 
 
 class NiftiAxes(NamedTuple):
-    """Which axis of a NIfTI file each axis of the array is: ``(2, 1, 0)`` in most files."""
+    """Which axis of a NIfTI file each axis of the array is: ``(2, 1, 0)`` in most files.
+
+    `placed` is false where the file does not say where in the patient its voxels are:
+    labels must leave it open then, too, since every program guesses another place.
+    """
 
     slice: int = 2
     row: int = 1
     column: int = 0
+    placed: bool = True
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """The axes alone."""
+        return self.slice, self.row, self.column
 
 
 Stored = DicomSeries | NiftiAxes
@@ -106,10 +116,27 @@ def axial_affine(spacing: Spacing) -> np.ndarray:
 
 
 def scaled_affine(affine: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """The same directions and origin with another spacing, ``(slice, row, column)`` in mm."""
+    """The same directions and origin with another spacing, ``(slice, row, column)`` in mm.
+
+    Raises
+    ------
+    InputError
+        The spacing is not three positive numbers.
+    """
+    _check_spacing(spacing)
     scaled = np.array(affine, dtype=float)
     scaled[:3, :3] *= np.array(spacing) / np.linalg.norm(scaled[:3, :3], axis=0)
     return scaled
+
+
+def _check_spacing(spacing: Spacing) -> Spacing:
+    values = tuple(float(mm) for mm in spacing)
+    if len(values) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in values):
+        raise InputError(
+            f"Spacing {spacing} is not usable: give three positive numbers in mm, "
+            "(slice, row, column)."
+        )
+    return values[0], values[1], values[2]
 
 
 def _checked_geometry(
@@ -120,13 +147,7 @@ def _checked_geometry(
         raise InputError(
             f"A scan needs three axes (slice, row, column) of at least one voxel each, not {shape}."
         )
-    values = tuple(float(mm) for mm in spacing)
-    if len(values) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in values):
-        raise InputError(
-            f"Spacing {spacing} is not usable: give three positive numbers in mm, "
-            "(slice, row, column)."
-        )
-    checked = (values[0], values[1], values[2])
+    checked = _check_spacing(spacing)
     matrix = axial_affine(checked) if affine is None else np.array(affine, dtype=float)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise InputError("The affine must be a 4x4 matrix of finite numbers.")

@@ -6,6 +6,7 @@ this package loads no library of any format.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,9 @@ SCAN_SUFFIXES = tuple(_SCAN_WRITERS)
 FLAT_SUFFIXES = (".tif", ".tiff", ".nii.gz", ".nii", ".png")
 """Formats of contours in which a voxel belongs to one organ at most."""
 
+_ONE_SLICE = (
+    "{} holds one slice: a scan needs at least two, or nothing says where in the body it is."
+)
 _ONTO_SERIES = (".seg.dcm", ".rtstruct.dcm")
 
 _READABLE = (
@@ -94,15 +98,21 @@ def find_scans(path: str | Path) -> list[FoundScan]:
     target = _existing(path)
     match _format_of(target):
         case "slices":
-            return competition.find_days(target)
+            found = competition.find_days(target)
         case "dicom":
-            return dicom.find_series(target)
+            found = dicom.find_series(target)
         case "nifti":
-            return [nifti.describe(target)]
+            found = [nifti.describe(target)]
         case "tiff":
-            return [tiff.describe(target)]
+            found = [tiff.describe(target)]
         case other:
             raise _no_scan(target, other)
+    return [
+        replace(one, problem=one.problem or _ONE_SLICE.format(one.path))
+        if one.shape[0] == 1
+        else one
+        for one in found
+    ]
 
 
 def holds_labels(path: str | Path) -> bool:
@@ -219,10 +229,7 @@ def read_scan(
 def _whole(scan: Scan) -> Scan:
     """Refuse what is no stack, in every format alike."""
     if len(scan.voxels) < 2:
-        raise InputError(
-            f"{scan.source or scan.name} holds one slice: a scan needs at least two, "
-            "or nothing says where in the body it is."
-        )
+        raise InputError(_ONE_SLICE.format(scan.source or scan.name))
     return scan
 
 

@@ -132,7 +132,7 @@ def sop_class_of(path: Path) -> str:
                 force=True,
                 specific_tags=[0x00080016],
             )
-        return header_sop_class(header)
+            return header_sop_class(header)
     except damage():
         return ""
 
@@ -173,9 +173,10 @@ def is_of_images(sop_class: str) -> bool:
     """Whether a SOP class can be a scan's, by its UID alone."""
     if not sop_class or sop_class in _NO_IMAGES:
         return False
+    from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    return "Image Storage" in UID(sop_class).name
+    return "Image Storage" in UID(sop_class, validation_mode=IGNORE).name
 
 
 # --- folders ----------------------------------------------------------------------------
@@ -213,13 +214,17 @@ def can_read_folder(path: str | Path) -> bool:
 
     It looks into a few files of each, and only into those whose suffix can be DICOM's.
     """
-    files, folders = plausible_in(Path(path))
-    below = (plausible_in(folder)[0] for folder in folders[:_MOST_FOLDERS])
-    return any(
-        is_of_images(sop_class_of(file))
-        for group in (files, *below)
-        for file in group[:_MOST_OPENED]
-    )
+    level, looked = [Path(path)], 0
+    for _ in range(_DEPTH + 1):
+        below: list[Path] = []
+        for folder in level[: max(0, _MOST_FOLDERS - looked)]:
+            files, folders = plausible_in(folder)
+            below += folders
+            if any(is_of_images(sop_class_of(file)) for file in files[:_MOST_OPENED]):
+                return True
+        looked += len(level)
+        level = below
+    return False
 
 
 def plausible_in(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -235,6 +240,6 @@ def plausible_in(folder: Path) -> tuple[list[Path], list[Path]]:
                     folders.append(Path(entry.path))
                 elif suffix in _SUFFIXES or suffix[1:].isdigit():
                     files.append(Path(entry.path))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null character
         return [], []
     return files, folders

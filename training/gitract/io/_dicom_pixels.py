@@ -32,16 +32,20 @@ def check_pixels(headers: "Mapping[Path, FileDataset]", where: str) -> None:
     """
     size = _size(next(iter(headers.values())))
     frames = 0
+    known: dict[tuple[object, ...], tuple[tuple[int, int], int]] = {}
     for path, header in headers.items():
-        own = _size(header)
-        _check_image(header, path, own)
+        description = _description(header)
+        if description not in known:  # hundreds of files, mostly of one description
+            own, count = _size(header), int(header.get("NumberOfFrames") or 1)
+            _check_image(header, path, own)
+            known[description] = own, count
+        own, count = known[description]
         if own != size:
             sizes = [" x ".join(str(n) for n in one) for one in (size, own)]
             raise InputError(
                 f"{where} holds slices of different sizes ({sizes[0]} and {sizes[1]}): "
                 "choose a series of one kind."
             )
-        count = int(header.get("NumberOfFrames") or 1)
         _check_complete(header, path, count * math.prod(own))
         frames += count
     if frames * math.prod(size) > _MAX_VOXELS:
@@ -49,6 +53,20 @@ def check_pixels(headers: "Mapping[Path, FileDataset]", where: str) -> None:
             f"{where} claims to hold {frames} x {size[0]} x {size[1]} voxels, "
             "too many for one scan: cut it first."
         )
+
+
+_DESCRIBING = (
+    *(0x00080008, 0x00209161),  # ImageType, ConcatenationUID
+    *(0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011),  # samples, frames, size
+    *(0x00280100, 0x00280101, 0x00280102, 0x00280103),  # bits
+)
+
+
+def _description(header: "FileDataset") -> tuple[object, ...]:
+    """What tells images of one kind from others, as raw bytes, which cost nothing to compare."""
+    elements = [header.get_item(tag) for tag in _DESCRIBING]
+    raw = (None if element is None else element.value for element in elements)
+    return (header.file_meta.TransferSyntaxUID, "PixelData" in header, *map(str, raw))
 
 
 def _size(header: "FileDataset") -> tuple[int, int]:
@@ -72,10 +90,12 @@ def _check_image(header: "FileDataset", path: Path, size: tuple[int, int]) -> No
         )
     if "PixelData" not in header:
         raise InputError(f"{path} holds no pixel data: copy it again from its source.")
-    if 0 in size or header.get("BitsAllocated") not in (8, 16, 32):
+    readable = header.get("BitsAllocated") in (8, 16, 32)
+    if 0 in size or not readable or header.get("PixelRepresentation") not in (0, 1):
         raise InputError(
-            f"{path} holds {size[0]} x {size[1]} pixels of {header.get('BitsAllocated')} bits, "
-            "where 8, 16 or 32 bits are read: export the original series."
+            f"{path} holds {size[0]} x {size[1]} pixels of {header.get('BitsAllocated')} bits "
+            f"(PixelRepresentation {header.get('PixelRepresentation')}), where signed or unsigned "
+            "ones of 8, 16 or 32 bits are read: export the original series."
         )
     _check_decoder(header, path)
 
@@ -174,28 +194,59 @@ def read_voxels(
 
 
 def _stored_type(header: "FileDataset") -> np.dtype:
-    kind = "i" if header.get("PixelRepresentation") == 1 else "u"
+    kind = "i" if header.PixelRepresentation else "u"
     return np.dtype(f"{kind}{header.BitsAllocated // 8}")
 
 
 def _images(path: Path, header: "FileDataset", count: int) -> Iterator[np.ndarray]:
     """The first `count` frames of a file, as stored."""
-    from pydicom.pixels import iter_pixels
-
     size = _size(header)
-    # By its path a multi-frame image is read frame by frame, and is not in memory twice.
-    by_path = count > 1 and header.preamble and not header.file_meta.TransferSyntaxUID.is_deflated
-    images = iter_pixels(path if by_path else header, raw=True)
+    place = _plain_place(header)
     try:
+        images = _decoded(path, header, count) if place is None else _plain(path, header, place)
         for _ in range(count):
-            image = next(images)
-            if image.shape != size:
-                raise ValueError(f"{image.shape} instead of {size}")
+            image = next(images, None)
+            if image is None or image.shape != size:
+                raise ValueError("a frame is missing or of another size")
             yield image
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (StopIteration, *damage()) as error:
+    except damage() as error:
         raise _damaged(path) from error
+
+
+def _decoded(path: Path, header: "FileDataset", count: int) -> Iterator[np.ndarray]:
+    from pydicom.pixels import iter_pixels
+
+    # By its path a multi-frame image is read frame by frame, and is not in memory twice.
+    by_path = count > 1 and header.preamble and not header.file_meta.TransferSyntaxUID.is_deflated
+    return iter_pixels(path if by_path else header, raw=True)
+
+
+def _plain_place(header: "FileDataset") -> int | None:
+    """Where uncompressed pixels begin in the file; None where pydicom has to decode them.
+
+    Nearly all scans are stored so, and reading them costs less than asking a decoder.
+    """
+    syntax = header.file_meta.TransferSyntaxUID
+    element = header.get_item("PixelData", keep_deferred=True)
+    deferred = element is not None and element.is_raw and element.value is None
+    if syntax.is_encapsulated or syntax.is_deflated or not syntax.is_little_endian or not deferred:
+        return None
+    return int(element.value_tell)
+
+
+def _plain(path: Path, header: "FileDataset", place: int) -> Iterator[np.ndarray]:
+    """Frames as they stand in the file, little endian."""
+    size, kind = _size(header), _stored_type(header).newbyteorder("<")
+    unused = int(header.BitsAllocated) - int(header.BitsStored)
+    with path.open("rb") as file:
+        file.seek(place)
+        while content := file.read(math.prod(size) * kind.itemsize):
+            image = np.frombuffer(content, kind).reshape(size)
+            # The bits above those stored belong to no value: up and down again they are gone,
+            # and the sign of signed values fills them.
+            yield (image << unused) >> unused if unused else image
 
 
 def _scaled(voxels: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:

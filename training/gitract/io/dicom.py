@@ -338,9 +338,8 @@ def _referenced(
     wanted = [volume for volume in volumes if series_uid and volume.series_uid == series_uid]
     # Several multi-frame files may be of one series.
     best = max(wanted or volumes, key=lambda one: one.count_of(instance_uids), default=None)
-    if best is None or not (wanted or best.count_of(instance_uids)):
-        return None
-    return best
+    known = best is not None and (len(wanted) == 1 or best.count_of(instance_uids))
+    return best if known else None
 
 
 def _beside(folder: Path, series_uid: str | None) -> list[Path]:

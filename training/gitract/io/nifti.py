@@ -11,7 +11,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,7 @@ _MAX_SIDE = 65_535
 _MAX_SIDE_OF_NIFTI_1 = 32_767
 _MAX_OFFSET = 100_000_000  # of the voxels, after all extensions
 _GZIP = b"\x1f\x8b"
-_GZIP_LEVEL = 3  # labels shrink a hundredfold as it is, and 9 takes ten times as long
+_GZIP_LEVEL = 3  # scans hardly shrink further, and 9 takes five times as long
 _MOST_SHRUNK = 1032  # what deflate makes of zeros, https://zlib.net/zlib_tech.html
 _SIZE_OF_HEADER = {1: 348, 2: 540}
 _COMMENT = 6  # the extension code of plain text
@@ -276,11 +276,12 @@ def _read_head(path: Path, spacing: Spacing | None = None) -> _Head:
             f"{path} has a header that contradicts itself: save it again from its source."
         ) from error
     if known is None:
-        known, notes = _anatomical(path, affine), None
+        placed = bool(header["qform_code"] > 0 or header["sform_code"] > 0)
+        known, notes = _anatomical(path, affine, placed), None
     if spacing is not None:
         known.update(spacing=spacing, affine=scaled_affine(known["affine"], spacing))
     axes = known["stored"]
-    voxels = np.broadcast_to(np.uint8(0), [grid[axis] for axis in axes])
+    voxels = np.broadcast_to(np.uint8(0), [grid[axis] for axis in axes.order])
     try:
         scan = Scan(voxels, source=path.absolute(), remarks=remarks, **known)
     except InputError as error:
@@ -316,7 +317,7 @@ def _notes(extensions: bytes, order: str) -> dict[str, Any] | None:
     while extensions[:1] != b"\0" and place + 8 <= len(extensions):
         size, code = struct.unpack_from(f"{order}2i", extensions, place)
         if size < 8:
-            raise ValueError("an extension without end")
+            break  # padding
         if code == _COMMENT:
             content = extensions[place + 8 : place + size].rstrip(b"\0")
             notes = parsed(content.decode("utf-8", errors="replace"))
@@ -443,7 +444,7 @@ def _noted(
     known = restored(
         notes,
         where=path,
-        shape=tuple(grid[axis] for axis in axes),
+        shape=tuple(grid[axis] for axis in axes.order),
         spacing=None,
         affine=_of_array(affine, axes),
     )
@@ -453,13 +454,13 @@ def _noted(
     return {**kept, "stored": axes}
 
 
-def _anatomical(path: Path, affine: np.ndarray) -> dict[str, Any]:
+def _anatomical(path: Path, affine: np.ndarray, placed: bool) -> dict[str, Any]:
     """The arguments of a scan whose axes are those of the file, put in our order."""
     from nibabel.orientations import io_orientation
 
     # Of each axis of the file: 0 left-right, 1 front-back, 2 head-foot.
     across = io_orientation(affine)[:, 0].astype(int).tolist()
-    axes = NiftiAxes(slice=across.index(2), row=across.index(1), column=across.index(0))
+    axes = NiftiAxes(across.index(2), across.index(1), across.index(0), placed)
     lps = _of_array(affine, axes)
     spacing = tuple(np.linalg.norm(lps[:3, :3], axis=0).tolist())
     return {"spacing": spacing, "affine": lps, "name": _stem(path), "stored": axes}
@@ -467,7 +468,7 @@ def _anatomical(path: Path, affine: np.ndarray) -> dict[str, Any]:
 
 def _of_array(affine: np.ndarray, axes: NiftiAxes) -> np.ndarray:
     """Array index to LPS, of a file's index to RAS."""
-    return (_LPS_OF_RAS @ affine)[:, [*axes, 3]]
+    return (_LPS_OF_RAS @ affine)[:, [*axes.order, 3]]
 
 
 # --- the voxels -------------------------------------------------------------------------
@@ -485,10 +486,10 @@ def _read_voxels(path: Path, head: _Head, report: Report = silent) -> np.ndarray
     values = _scaled(stored, head.scale)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path} holds values that are not numbers (NaN or infinite).")
-    return np.ascontiguousarray(values.T.transpose(head.axes))
+    return np.ascontiguousarray(values.T.transpose(head.axes.order))
 
 
-def _planes(path: Path, head: _Head) -> Iterator[np.ndarray]:
+def _planes(path: Path, head: _Head) -> Generator[np.ndarray, None, None]:
     """The file's planes one by one, with their axes reversed."""
     columns, rows, planes = head.grid
     with _opened(path) as file:
@@ -556,9 +557,10 @@ def write_scan(scan: Scan, path: Path) -> None:
 
 def _write(item: Scan | Segmentation, voxels: np.ndarray, path: Path) -> None:
     axes = item.stored if isinstance(item.stored, NiftiAxes) else NiftiAxes()
-    order = np.argsort(axes)  # of the file's axes, which each is in the array
+    order = np.argsort(axes.order)  # of the file's axes, which each is in the array
     stored = voxels.transpose(order)
-    header = _header_for(item, stored, (_LPS_OF_RAS @ item.affine)[:, [*order, 3]])
+    affine = (_LPS_OF_RAS @ item.affine)[:, [*order, 3]]
+    header = _header_for(item, stored, affine, placed=axes.placed)
     with replaced_file(path) as temporary, _created(temporary, path) as file:
         header.write_to(file)
         for plane in stored.T:
@@ -578,7 +580,7 @@ def _created(temporary: Path, path: Path) -> Iterator[IO[bytes]]:
 
 
 def _header_for(
-    item: Scan | Segmentation, stored: np.ndarray, affine: np.ndarray
+    item: Scan | Segmentation, stored: np.ndarray, affine: np.ndarray, *, placed: bool
 ) -> "Nifti1Header":
     """The header of voxels in the file's order, with their place in RAS."""
     from nibabel.nifti1 import Nifti1Extension, Nifti1Header
@@ -588,8 +590,9 @@ def _header_for(
     header.set_data_shape(stored.shape)
     header.set_data_dtype(stored.dtype)
     header.set_xyzt_units("mm")
-    header.set_sform(affine, code="scanner")
-    header.set_qform(affine, code="scanner")
+    code = "scanner" if placed else "unknown"
+    header.set_sform(affine, code=code)
+    header.set_qform(affine, code=code)
     # A qform has no room for skewed axes, and near half turns too few digits.
     if not _apart(_qform(header), affine, stored.shape) < _SAME_MM:
         header.set_qform(None, code="unknown")
