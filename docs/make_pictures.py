@@ -47,6 +47,7 @@ def photograph(viewer, day: Path) -> None:
     image, reference = viewer.layers
     viewer.dims.set_point(0, image.data_to_world((20, 0, 0))[0])  # all three organs
     picture(viewer, "load")
+    load_contours(viewer, load, day)
     viewer.window.remove_dock_widget(dock)
 
     dock, segment = open_widget(viewer, SEGMENT)
@@ -70,6 +71,33 @@ def photograph(viewer, day: Path) -> None:
 
     open_widget(viewer, MODELS)
     picture(viewer, "models")
+
+
+def load_contours(viewer, load, day: Path) -> None:
+    """Photograph how names in an RT Structure Set of another program are asked for."""
+    import dataclasses
+
+    from gitract.io import read_reference, read_scan, write_scan, write_segmentation
+    from gitract.organs import Organ
+
+    names = ("Colon", "Bowel_Small", "STOMACH_1", "PTV 50.4")
+    series = write_scan(read_scan(day), day.parent / "series.dcm")
+    truth = read_reference(day).on(read_scan(series))
+    target = np.roll(truth.masks[2:], 12, axis=3)
+    clinic = dataclasses.replace(
+        truth,
+        masks=np.concatenate([truth.masks, target]),
+        organs=tuple(Organ(i, name, "#d9a03f") for i, name in enumerate(names, start=1)),
+    )
+    path = write_segmentation(clinic, day.parent / "clinic.rtstruct.dcm")
+    path.with_name(f"{path.name}.json").unlink()  # which another program does not write
+    load.path.setText(str(path))
+    load.load()
+    spin(until=lambda: not load.busy)
+    load.path.blockSignals(True)
+    load.path.setText(path.name)
+    picture(viewer, "contours")
+    load.path.blockSignals(False)
 
 
 def correct(labels, reference, index: int) -> None:

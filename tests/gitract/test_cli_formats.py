@@ -75,7 +75,7 @@ def test_info_of_a_scan_says_where_it_lies(cli: Cli, series: Path) -> None:
     assert content["shape"] == [12, 64, 72]
     assert content["spacing_mm"] == pytest.approx([3.0, 2.4, 2.4])
     assert content["orientation"] == "axial"
-    assert content["axes_run_to"] == "S, P, L"
+    assert content["axes_run_to"] == ["head", "back", "left"]
     assert content["segmenting"] == "12 axial slices would be outlined"
     assert "axial" in cli("info", series).out
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gitract.errors import InputError
-from gitract.orientation import Turn, axes_text, plane_name, turn_upright
+from gitract.orientation import Turn, axes_run_to, plane_name, turn_upright
 from gitract.scan import Scan, axial_affine
 from phantoms import abdomen_phantom, stored_as
 from sentences import assert_one_sentence
@@ -44,5 +44,5 @@ def test_slices_that_are_not_axial_are_refused(axes, plane):
     assert_one_sentence(error, plane, "axial")
 
 
-def test_directions_are_told_in_letters():
-    assert axes_text(axial_affine((3.0, 1.5, 1.5))) == "I, P, L"
+def test_directions_are_told_in_words():
+    assert axes_run_to(axial_affine((3.0, 1.5, 1.5))) == ("feet", "back", "left")

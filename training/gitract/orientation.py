@@ -11,20 +11,20 @@ import numpy as np
 from gitract.errors import InputError
 from gitract.scan import Scan
 
-__all__ = ["Turn", "axes_text", "hangs_reversed", "plane_name", "turn_upright"]
+__all__ = ["Turn", "axes_run_to", "hangs_reversed", "plane_name", "turn_upright"]
 
-# In the patient's coordinates (LPS): letters towards which an axis runs, down and up.
-_LETTERS = (("R", "L"), ("A", "P"), ("I", "S"))
+# In the patient's coordinates (LPS): where an axis of decreasing and of growing ones runs.
+_TOWARDS = (("right", "left"), ("front", "back"), ("feet", "head"))
 _PLANES = ("sagittal", "coronal", "axial")
 
 
-def axes_text(affine: np.ndarray) -> str:
-    """Where the axes (slice, row, column) run, as in ``S, P, L``: up, to the back, to the left."""
-    letters = []
+def axes_run_to(affine: np.ndarray) -> tuple[str, str, str]:
+    """Where the axes (slice, row, column) run, or nearly run: ``("head", "back", "left")``."""
+    towards = []
     for direction in affine[:3, :3].T:
         axis = int(np.abs(direction).argmax())
-        letters.append(_LETTERS[axis][int(direction[axis] > 0)])
-    return ", ".join(letters)
+        towards.append(_TOWARDS[axis][int(direction[axis] > 0)])
+    return towards[0], towards[1], towards[2]
 
 
 def plane_name(affine: np.ndarray) -> str:
@@ -38,9 +38,8 @@ def hangs_reversed(affine: np.ndarray) -> list[int]:
 
     Rows should run to the patient's back or feet, columns to his left or back.
     """
-    letters = axes_text(affine).split(", ")
-    against = {1: "ASR", 2: "RAS"}
-    return [axis for axis in (1, 2) if letters[axis] in against[axis]]
+    towards = axes_run_to(affine)
+    return [axis for axis in (1, 2) if towards[axis] in ("front", "head", "right")]
 
 
 @dataclass(frozen=True)

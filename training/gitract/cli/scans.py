@@ -232,7 +232,7 @@ def info(
         table = Table(show_header=False)
         for name, value in content.items():
             if value not in (None, "", (), []):
-                table.add_row(name.replace("_", " "), _text(value))
+                table.add_row(name.replace("_", " "), _text(name, value))
         out.print(table)
 
     print_result(as_json, content, show)
@@ -265,7 +265,7 @@ def _about_scan(
 ) -> dict[str, Any]:
     """What reading the scan gives; where it is refused, what the headers tell, and why."""
     from gitract.io import read_reference, read_scan
-    from gitract.orientation import axes_text, plane_name, turn_upright
+    from gitract.orientation import axes_run_to, plane_name, turn_upright
 
     try:
         scan = read_scan(source, key=one.key, spacing=spacing, report=report)
@@ -284,7 +284,7 @@ def _about_scan(
         "shape": scan.shape,
         "spacing_mm": scan.spacing,
         "orientation": plane_name(scan.affine),
-        "axes_run_to": axes_text(scan.affine),
+        "axes_run_to": axes_run_to(scan.affine),
         "first_voxel_mm": [round(float(mm), 3) for mm in scan.affine[:3, 3]],
         "type": str(scan.voxels.dtype),
         "range": [scan.voxels.min().item(), scan.voxels.max().item()],
@@ -330,13 +330,23 @@ def _rounded(segmentation: Segmentation) -> dict[str, float]:
     return {name: round(ml, 1) for name, ml in segmentation.volumes_ml.items()}
 
 
-def _text(value: Any) -> str:
+# How the parts of a value are joined; line by line where nothing stands here.
+_JOINED = {
+    "shape": " x ",
+    "spacing_mm": " x ",
+    "first_voxel_mm": ", ",
+    "axes_run_to": ", ",
+    "range": " to ",
+}
+
+
+def _text(name: str, value: Any) -> str:
     """A value of `info` for people."""
     if isinstance(value, dict):
-        return "\n".join(f"{name}: {one}" for name, one in value.items())
+        return "\n".join(f"{key}: {one}" for key, one in value.items())
     if isinstance(value, list | tuple):
-        strings = [f"{one:g}" if isinstance(one, float) else str(one) for one in value]
-        return ("\n" if any(len(text) > 12 for text in strings) else " x ").join(strings)
+        parts = [f"{one:g}" if isinstance(one, float) else str(one) for one in value]
+        return _JOINED.get(name, "\n").join(parts)
     return str(value)
 
 
