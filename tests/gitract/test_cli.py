@@ -235,9 +235,7 @@ def test_finetune_refuses_in_one_line(
     assert_refused(cli("finetune", day, plain, "--model", model), "--slices")
     other = tmp_path / "other.tif"
     write_segmentation(Segmentation(labels.masks[:, :5], labels.spacing), other)
-    assert_refused(
-        cli("finetune", day, other, "--model", model, "--slices", "1,2"), "another grid"
-    )
+    assert_refused(cli("finetune", day, other, "--model", model, "--slices", "1,2"), "another grid")
     assert len(ModelStore().models()) == 1
 
 

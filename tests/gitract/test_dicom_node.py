@@ -100,12 +100,17 @@ def _store(node: Node, files: list[Path]) -> None:
         association.release()
 
 
-def _served(node: Node, uid: str, path: Path) -> Path:
-    """What the node gives back for an instance."""
+def _identity(node: Node, uid: str) -> str:
+    """What the node calls an instance."""
     query = json.dumps({"Level": "Instance", "Query": {"SOPInstanceUID": uid}}).encode()
     with urllib.request.urlopen(f"{node.http}/tools/find", data=query, timeout=10) as answer:
         [identity] = json.load(answer)
-    path.write_bytes(node.get(f"/instances/{identity}/file"))
+    return str(identity)
+
+
+def _served(node: Node, uid: str, path: Path) -> Path:
+    """What the node gives back for an instance."""
+    path.write_bytes(node.get(f"/instances/{_identity(node, uid)}/file"))
     return path
 
 
@@ -131,3 +136,33 @@ def test_a_node_serves_our_contours_back_unchanged(node: Node, tmp_path: Path, s
         if one["MainDicomTags"]["StudyInstanceUID"] == written.StudyInstanceUID
     ]  # fmt: skip
     assert len(study["Series"]) == 2
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "1.2.840.10008.1.2.4.70",  # lossless JPEG, what most archives keep
+        "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.80",  # JPEG-LS
+    ],
+)
+def test_a_series_that_the_node_compressed_is_read_unchanged(
+    node: Node, tmp_path: Path, syntax: str
+) -> None:
+    phantom, _ = abdomen_phantom(slices=5, rows=41, columns=50)
+    series = write_scan(phantom, tmp_path / "scan.dcm")
+    files = sorted(series.glob("*.dcm"))
+    _store(node, files)
+    compressed = tmp_path / "compressed"
+    compressed.mkdir()
+    for number, file in enumerate(files):
+        uid = pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID
+        content = json.dumps(
+            {"Keep": ["SOPInstanceUID"], "Force": True, "Transcode": syntax}
+        ).encode()
+        url = f"{node.http}/instances/{_identity(node, uid)}/modify"
+        with urllib.request.urlopen(url, data=content, timeout=30) as answer:
+            (compressed / f"{number}.dcm").write_bytes(answer.read())
+    header = pydicom.dcmread(compressed / "0.dcm", stop_before_pixels=True)
+    assert header.file_meta.TransferSyntaxUID == syntax
+    np.testing.assert_array_equal(read_scan(compressed).voxels, read_scan(series).voxels)

@@ -23,6 +23,7 @@ from gitract.io import (
     competition,
     find_scans,
     holds_labels,
+    label_names,
     read_reference,
     read_scan,
     read_segmentation,
@@ -622,6 +623,21 @@ def test_values_of_label_slices_are_chosen_organs(tmp_path: Path) -> None:
     (path / "gitract.json").unlink()
     back = read_segmentation(path, choices={"3": "pancreas"})
     assert {name for name, volume in back.volumes_ml.items() if volume} == {"pancreas"}
+
+
+def test_values_are_asked_for_where_label_slices_have_no_organ_table(tmp_path: Path) -> None:
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[1, 2, 3], labels[2, 0, 0] = 1, 3
+    written = Segmentation.of_labels(labels, spacing=(3, 1.5, 1.5))
+    path = write_segmentation(written, tmp_path / "out.png")
+    assert label_names(path) == []
+    renumber(path)  # our notes are then of other slices
+    assert label_names(path) == ["1", "3"]
+    (path / "gitract.json").unlink()
+    assert label_names(path) == ["1", "3"]
+    (path / names(path)[-1]).write_bytes(b"")
+    with pytest.raises(InputError):
+        label_names(path)
 
 
 def test_label_slices_of_unknown_organs_are_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """DICOM series: every voxel at its place in the body, or one sentence that says why not."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -358,6 +360,26 @@ def test_folders_of_other_files_are_not_taken(tmp_path: Path) -> None:
     assert_same_body(read_scan(tmp_path), phantom())
 
 
+def test_of_many_files_in_many_folders_a_bounded_number_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}").mkdir()
+        for name in range(1200):
+            (tmp_path / f"{number}" / f"{name}.txt").touch()
+    looked_at = []
+    scandir = os.scandir
+
+    @contextmanager
+    def counting(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            yield (looked_at.append(entry.name) or entry for entry in entries)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    assert not dicom.can_read_folder(tmp_path)
+    assert 1200 < len(looked_at) <= 4000
+
+
 @settings(deadline=None, max_examples=30)
 @given(content=st.binary(max_size=300), preamble=st.booleans())
 def test_garbage_is_no_dicom_file(
@@ -396,6 +418,17 @@ def test_damaged_headers_are_read_or_refused_with_a_sentence(
         except InputError as error:
             assert str(error).endswith(".")
     assert dicom.find_referenced(folder / "rs.dcm", "1.2", {"1.3"}) is None
+
+
+def test_an_attribute_of_an_unknown_kind_in_one_file_is_refused(tmp_path: Path) -> None:
+    path = write_classic_series(tmp_path, phantom())[1]
+    rows = b"\x28\x00\x10\x00US"  # tag and kind
+    content = path.read_bytes()
+    assert content.count(rows) == 1
+    path.write_bytes(content.replace(rows, rows[:-1] + b"\0"))
+    with pytest.raises(InputError) as error:
+        read_scan(tmp_path)
+    assert_one_sentence(error, "damaged")
 
 
 def test_nothing_that_names_the_patient_is_kept(tmp_path: Path) -> None:

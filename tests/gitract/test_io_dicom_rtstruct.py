@@ -19,6 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
 from dicom_phantoms import PATIENT, write_classic_series, write_enhanced
+from gitract import INTENDED_USE
 from gitract._version import __version__
 from gitract.baseline import slice_digests
 from gitract.errors import InputError
@@ -271,7 +272,7 @@ def test_regions_are_organs_with_codes_and_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("provenance", "edit", "algorithm", "said"),
     [
-        ({}, False, "MANUAL", "Research only"),
+        ({}, False, "MANUAL", INTENDED_USE),
         ({"model": "m" * 70}, False, "AUTOMATIC", "Model: mmm"),
         ({"model": "small", "edited": [0, 2]}, False, "SEMIAUTOMATIC", "0, 2."),
         ({"model": "small", "baseline": True}, False, "AUTOMATIC", "Model: small."),

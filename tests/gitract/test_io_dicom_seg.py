@@ -489,6 +489,17 @@ def test_choices_that_say_what_the_notes_say_keep_the_notes(tmp_path: Path) -> N
     assert read_segmentation(path, choices={"Stomach": "rectum"}).provenance == {}
 
 
+def test_notes_of_another_file_do_not_count(tmp_path: Path) -> None:
+    segmentation = on_series(tmp_path / "series", replace(l_phantom(), provenance=MODEL))
+    path = write_segmentation(segmentation, tmp_path / "a.seg.dcm")
+    item = pydicom.dcmread(path)
+    item.SOPInstanceUID = item.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    item.save_as(path)
+    again = read_segmentation(path)
+    assert again.provenance == {}
+    np.testing.assert_array_equal(again.masks, segmentation.masks)
+
+
 def test_a_choice_for_a_segment_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = write_segmentation(on_series(tmp_path / "series"), tmp_path / "a.seg.dcm")
     with pytest.raises(InputError) as error:
@@ -645,9 +656,9 @@ def test_a_failure_in_the_middle_leaves_the_old_pair(
     def full(*args: object, **keywords: object) -> int:
         raise OSError(28, "No space left on device")
 
-    for broken in ("write_text", "write_bytes"):
+    for broken in ("pathlib.Path.write_text", "pydicom.Dataset.save_as"):
         with monkeypatch.context() as patch, pytest.raises(InputError) as error:
-            patch.setattr(Path, broken, full)
+            patch.setattr(broken, full)
             write_segmentation(replace(segmentation, provenance=MODEL), path)
         assert_one_sentence(error, "No space left")
         assert {file.name: file.read_bytes() for file in tmp_path.glob("*a.seg*")} == before

@@ -136,7 +136,7 @@ def test_every_voxel_of_every_axis_order_keeps_its_place_and_its_labels_fit_the_
     )
     closest = np.abs(scan.affine[:3, :3]).argmax(axis=0)
     assert closest.tolist() == [2, 1, 0]  # head-foot, front-back, left-right
-    assert scan.shape == tuple(VALUES.shape[axis] for axis in scan.stored or ())
+    assert scan.shape == tuple(VALUES.shape[axis] for axis in scan.stored.order)
 
     labels = labels_on(scan)
     written = nib.load(write_segmentation(labels, tmp_path / "labels.nii.gz"))
@@ -747,7 +747,7 @@ def test_real_scans_lie_where_simpleitk_sees_them(
     for path in (shared_data / file, write_scan(scan, tmp_path / "copy.nii.gz")):
         values, affine = seen_by_itk(path)
         np.testing.assert_array_equal(values.transpose(scan.stored.order), scan.voxels)
-        np.testing.assert_allclose(affine[:, [*(scan.stored or ()), 3]], scan.affine, atol=2e-3)
+        np.testing.assert_allclose(affine[:, [*scan.stored.order, 3]], scan.affine, atol=2e-3)
     labels = Segmentation.of_labels(
         (scan.voxels > scan.voxels.mean()).astype(np.uint8),
         spacing=scan.spacing,

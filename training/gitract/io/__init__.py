@@ -13,7 +13,7 @@ from typing import Literal
 from gitract.errors import InputError
 from gitract.io import competition, dicom, dicom_rtstruct, dicom_seg, nifti, rle, tiff
 from gitract.io._files import check_target
-from gitract.io.found import FoundScan, select
+from gitract.io.found import ONE_SLICE, FoundScan, select
 from gitract.progress import Report, silent
 from gitract.scan import Scan, Segmentation, Spacing
 
@@ -61,9 +61,6 @@ SCAN_SUFFIXES = tuple(_SCAN_WRITERS)
 FLAT_SUFFIXES = (".tif", ".tiff", ".nii.gz", ".nii", ".png")
 """Formats of contours in which a voxel belongs to one organ at most."""
 
-_ONE_SLICE = (
-    "{} holds one slice: a scan needs at least two, or nothing says where in the body it is."
-)
 _ONTO_SERIES = (".seg.dcm", ".rtstruct.dcm")
 
 _READABLE = (
@@ -108,7 +105,7 @@ def find_scans(path: str | Path) -> list[FoundScan]:
         case other:
             raise _no_scan(target, other)
     return [
-        replace(one, problem=one.problem or _ONE_SLICE.format(one.path))
+        replace(one, problem=one.problem or ONE_SLICE.format(one.path))
         if one.shape[0] == 1
         else one
         for one in found
@@ -159,6 +156,8 @@ def label_names(path: str | Path) -> list[str]:
             return dicom_seg.names(target)
         case "rtstruct":
             return dicom_rtstruct.names(target)
+        case "slices":
+            return competition.label_names(target)
         case "nifti":
             return nifti.label_names(target)
         case "tiff":
@@ -229,7 +228,7 @@ def read_scan(
 def _whole(scan: Scan) -> Scan:
     """Refuse what is no stack, in every format alike."""
     if len(scan.voxels) < 2:
-        raise InputError(_ONE_SLICE.format(scan.source or scan.name))
+        raise InputError(ONE_SLICE.format(scan.source or scan.name))
     return scan
 
 

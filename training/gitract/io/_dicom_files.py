@@ -3,19 +3,21 @@
 import os
 import struct
 import warnings
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from gitract.errors import InputError
 
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
     from pydicom.tag import BaseTag
 
 __all__ = [
-    "DAMAGE",
     "RT_STRUCTURE_SET",
     "SEGMENTATIONS",
     "can_read_folder",
@@ -23,15 +25,16 @@ __all__ = [
     "files_in",
     "header_sop_class",
     "is_of_images",
+    "listing_of",
     "looks_like_dicom",
-    "plausible_in",
     "quiet",
     "read_header",
     "sop_class_of",
+    "unreadable",
 ]
 
-# What pydicom and its decoders raise for damaged files by stumbling; see `damage`.
-DAMAGE = (
+# What pydicom and its decoders raise by stumbling over damage; `damage` has their checks, too.
+_STUMBLES = (
     ValueError,
     LookupError,
     TypeError,
@@ -93,7 +96,15 @@ def damage() -> tuple[type[Exception], ...]:
     """What pydicom and its decoders raise for damaged files, by their checks or by stumbling."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    return (*DAMAGE, BytesLengthException, InvalidDicomError)
+    return (*_STUMBLES, BytesLengthException, InvalidDicomError)
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """What to say of a file that the system does not let us read."""
+    return InputError(
+        f"{path} cannot be read ({error.strerror or 'it is gone'}): "
+        "check that it is there and permitted."
+    )
 
 
 @contextmanager
@@ -205,41 +216,50 @@ def files_in(folder: Path, depth: int = _DEPTH) -> list[Path]:
 
 
 _MOST_ENTRIES = 4000
-_MOST_OPENED = 32
 _MOST_FOLDERS = 50
+_MOST_OPENED = 32
+
+
+class Listing(NamedTuple):
+    """Of a folder: files that can be DICOM by their names, folders, and all entries' number."""
+
+    files: list[Path]
+    folders: list[Path]
+    entries: int
+
+
+def listing_of(folder: Path, at_most: int = _MOST_ENTRIES) -> Listing:
+    """What can be DICOM among the first entries of a folder; nothing where it cannot be read."""
+    files, folders, count = [], [], 0
+    # ValueError: a path with a null character
+    with suppress(OSError, ValueError), os.scandir(folder) as entries:
+        for entry in islice(entries, at_most):
+            count += 1
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append(Path(entry.path))
+            elif suffix in _SUFFIXES or suffix[1:].isdigit():
+                files.append(Path(entry.path))
+    return Listing(files, folders, count)
 
 
 def can_read_folder(path: str | Path) -> bool:
     """Whether a folder or one of its subfolders holds DICOM images; quick, never raises.
 
-    It looks into a few files of each, and only into those whose suffix can be DICOM's.
+    It looks at a few thousand entries in all, and into a few files of each folder, only
+    those whose suffix can be DICOM's.
     """
-    level, looked = [Path(path)], 0
-    for _ in range(_DEPTH + 1):
-        below: list[Path] = []
-        for folder in level[: max(0, _MOST_FOLDERS - looked)]:
-            files, folders = plausible_in(folder)
-            below += folders
-            if any(is_of_images(sop_class_of(file)) for file in files[:_MOST_OPENED]):
-                return True
-        looked += len(level)
-        level = below
+    waiting, left = deque([(Path(path), 0)]), _MOST_ENTRIES
+    for _ in range(_MOST_FOLDERS):
+        if not waiting:
+            break
+        folder, depth = waiting.popleft()
+        found = listing_of(folder, left)
+        left -= found.entries
+        if any(is_of_images(sop_class_of(file)) for file in found.files[:_MOST_OPENED]):
+            return True
+        if depth < _DEPTH:
+            waiting.extend((below, depth + 1) for below in found.folders)
     return False
-
-
-def plausible_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files that can be DICOM by their names, and folders."""
-    files, folders = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in islice(entries, _MOST_ENTRIES):
-                suffix = os.path.splitext(entry.name)[1].lower()
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(Path(entry.path))
-                elif suffix in _SUFFIXES or suffix[1:].isdigit():
-                    files.append(Path(entry.path))
-    except (OSError, ValueError):  # ValueError: a path with a null character
-        return [], []
-    return files, folders

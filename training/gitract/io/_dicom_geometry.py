@@ -13,6 +13,7 @@ import numpy as np
 
 from gitract.errors import InputError
 from gitract.io._dicom_files import header_sop_class
+from gitract.io.found import ONE_SLICE
 from gitract.scan import DicomImage, Spacing
 
 if TYPE_CHECKING:
@@ -215,10 +216,7 @@ def grid_of(frames: Sequence[Frame], where: str) -> Grid:
         They are no stack of parallel, equal and equally spaced slices.
     """
     if len(frames) < 2:
-        raise InputError(
-            f"{where} holds one slice: a scan needs at least two, as one cannot tell "
-            "how far apart they are."
-        )
+        raise InputError(ONE_SLICE.format(where))
     first = frames[0]
     _check_alike(frames, where)
     normal = np.cross(first.row_direction, first.column_direction)

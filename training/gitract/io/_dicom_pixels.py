@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gitract.errors import InputError
-from gitract.io._dicom_files import damage
+from gitract.io._dicom_files import damage, unreadable
 from gitract.io._dicom_geometry import Frame
 from gitract.progress import Progress, Report
 
@@ -65,7 +65,7 @@ _DESCRIBING = (
 def _description(header: "FileDataset") -> tuple[object, ...]:
     """What tells images of one kind from others, as raw bytes, which cost nothing to compare."""
     elements = [header.get_item(tag) for tag in _DESCRIBING]
-    raw = (None if element is None else element.value for element in elements)
+    raw = (None if element is None else (element.VR, element.value) for element in elements)
     return (header.file_meta.TransferSyntaxUID, "PixelData" in header, *map(str, raw))
 
 
@@ -106,6 +106,9 @@ def _check_decoder(header: "FileDataset", path: Path) -> None:
     syntax = header.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
         return
+    from gitract.io._dicom_jpeg import register  # imports pydicom
+
+    register()
     try:
         readable = get_decoder(syntax).is_available
     except NotImplementedError:
@@ -125,7 +128,7 @@ def _check_complete(header: "FileDataset", path: Path, voxels: int) -> None:
     try:
         length = path.stat().st_size
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if length < voxels * header.BitsAllocated // 8:
         raise _damaged(path)
 
@@ -133,13 +136,6 @@ def _check_complete(header: "FileDataset", path: Path, voxels: int) -> None:
 def _damaged(path: Path) -> InputError:
     return InputError(
         f"{path} is damaged, as its pixel data are not whole: copy it again from its source."
-    )
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{path} cannot be read ({error.strerror or 'it is gone'}): "
-        "check that it is there and permitted."
     )
 
 
@@ -210,7 +206,7 @@ def _images(path: Path, header: "FileDataset", count: int) -> Iterator[np.ndarra
                 raise ValueError("a frame is missing or of another size")
             yield image
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except damage() as error:
         raise _damaged(path) from error
 
@@ -228,12 +224,15 @@ def _plain_place(header: "FileDataset") -> int | None:
 
     Nearly all scans are stored so, and reading them costs less than asking a decoder.
     """
+    from pydicom.dataelem import RawDataElement
+
     syntax = header.file_meta.TransferSyntaxUID
-    element = header.get_item("PixelData", keep_deferred=True)
-    deferred = element is not None and element.is_raw and element.value is None
-    if syntax.is_encapsulated or syntax.is_deflated or not syntax.is_little_endian or not deferred:
+    if syntax.is_encapsulated or syntax.is_deflated or not syntax.is_little_endian:
         return None
-    return int(element.value_tell)
+    element = header.get_item("PixelData", keep_deferred=True)
+    if not isinstance(element, RawDataElement) or element.value is not None:
+        return None
+    return element.value_tell
 
 
 def _plain(path: Path, header: "FileDataset", place: int) -> Iterator[np.ndarray]:

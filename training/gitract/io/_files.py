@@ -14,7 +14,17 @@ from pathlib import Path
 
 from gitract.errors import InputError
 
-__all__ = ["check_target", "replaced_file", "replaced_folder"]
+__all__ = ["check_target", "replaced_file", "replaced_folder", "stem_of"]
+
+_DOUBLE_SUFFIXES = (".nii.gz", ".seg.dcm", ".rtstruct.dcm")
+
+
+def stem_of(path: Path) -> str:
+    """The name of a file without its suffix, of both parts where it has two."""
+    for suffix in _DOUBLE_SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
 
 
 def _temporary_beside(path: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gitract.errors import InputError
+from gitract.io._files import stem_of
 from gitract.io._notes import is_of_segmentation, restored
 from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS, Organ
@@ -91,7 +92,7 @@ def segmentation_of(
     if known is None:
         known = {
             **_place(labels.shape, where, spacing, affine, scan),
-            "name": where.name.split(".")[0],
+            "name": stem_of(where),
             "slice_numbers": None if slice_numbers is None else tuple(slice_numbers),
             "stored": stored,
         }

@@ -22,9 +22,9 @@ import numpy as np
 
 from gitract.errors import InputError
 from gitract.io._files import replaced_folder
-from gitract.io._labels import segmentation_of, whole_numbers
+from gitract.io._labels import label_values, segmentation_of, whole_numbers
 from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
-from gitract.io.found import FoundScan
+from gitract.io.found import ONE_SLICE, FoundScan
 from gitract.io.png import read_grey_png, write_grey_png
 from gitract.io.rle import decode_masks, is_rle_table, read_rle_table, slice_id
 from gitract.organs import ORGANS
@@ -39,6 +39,7 @@ __all__ = [
     "can_read_folder",
     "find_days",
     "holds_labels",
+    "label_names",
     "list_slices",
     "read_day",
     "read_day_reference",
@@ -396,10 +397,7 @@ def _check_scan(day: Path, slices: Sequence[SliceFile]) -> None:
     """Refuse what is no scan though its names can be read."""
     _check_stack(_scans_folder(day), slices)
     if len(slices) == 1:
-        raise InputError(
-            f"{day} holds one slice: a scan needs at least two, "
-            "or nothing says where in the body it is."
-        )
+        raise InputError(ONE_SLICE.format(day))
 
 
 def _remarks(day: str) -> tuple[str, ...]:
@@ -642,6 +640,23 @@ def read_segmentation(
         scan=scan,
         choices=choices,
     )
+
+
+def label_names(path: Path) -> list[str]:
+    """The values in label slices as text; nothing where our notes have their organ table.
+
+    Raises
+    ------
+    InputError
+        Slices are missing, damaged or not alike, or are no label images.
+    """
+    folder = _absolute(path)
+    scans = _scans_folder(folder)
+    slices = _stack_of(scans)
+    known = _restored(scans, slices)
+    if known is not None and "organs" in known:
+        return []
+    return [str(value) for value in label_values(whole_numbers(_read_voxels(slices), folder))]
 
 
 def _check_numbers(folder: Path, slices: Sequence[SliceFile], scan: Scan | None) -> None:

@@ -18,7 +18,7 @@ from gitract.io._dicom_files import (
     can_read_folder,
     damage,
     files_in,
-    plausible_in,
+    listing_of,
     quiet,
     sop_class_of,
 )
@@ -345,9 +345,9 @@ def _referenced(
 def _beside(folder: Path, series_uid: str | None) -> list[Path]:
     """The files of the folders beside one that hold a series, as exports of a study lie."""
     found: list[Path] = []
-    for other in plausible_in(folder.parent)[1]:
+    for other in listing_of(folder.parent).folders:
         if other != folder:
-            first, _ = volumes_in(plausible_in(other)[0][:1])
+            first, _ = volumes_in(listing_of(other).files[:1])
             if any(volume.series_uid == series_uid for volume in first):
                 found += files_in(other, depth=0)
     return found

@@ -5,7 +5,12 @@ from pathlib import Path
 
 from gitract.errors import InputError
 
-__all__ = ["FoundScan", "select"]
+__all__ = ["ONE_SLICE", "FoundScan", "select"]
+
+ONE_SLICE = (
+    "{} holds one slice: a scan needs at least two, or nothing says where in the body it is."
+)
+"""With which a stack of one slice is refused, in every format alike."""
 
 
 @dataclass(frozen=True)

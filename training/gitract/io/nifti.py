@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_file
+from gitract.io._files import replaced_file, stem_of
 from gitract.io._labels import label_values, segmentation_of, whole_numbers
 from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
 from gitract.io.found import FoundScan
@@ -113,8 +113,8 @@ def describe(path: Path) -> FoundScan:
     try:
         scan = _read_head(path).scan
     except InputError as error:
-        return FoundScan(_stem(path), path, "NIfTI", (0, 0, 0), problem=str(error))
-    return FoundScan(_stem(path), path, "NIfTI", scan.shape, remarks=scan.remarks)
+        return FoundScan(stem_of(path), path, "NIfTI", (0, 0, 0), problem=str(error))
+    return FoundScan(stem_of(path), path, "NIfTI", scan.shape, remarks=scan.remarks)
 
 
 def read_scan(path: Path, *, spacing: Spacing | None = None, report: Report = silent) -> Scan:
@@ -206,13 +206,6 @@ def label_names(path: Path) -> list[str]:
         return []
     labels = whole_numbers(_read_voxels(path, head), path)
     return [str(value) for value in label_values(labels)]
-
-
-def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in (".gz", ".nii"):
-        name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
-    return name
 
 
 @contextmanager
@@ -463,7 +456,7 @@ def _anatomical(path: Path, affine: np.ndarray, placed: bool) -> dict[str, Any]:
     axes = NiftiAxes(across.index(2), across.index(1), across.index(0), placed)
     lps = _of_array(affine, axes)
     spacing = tuple(np.linalg.norm(lps[:3, :3], axis=0).tolist())
-    return {"spacing": spacing, "affine": lps, "name": _stem(path), "stored": axes}
+    return {"spacing": spacing, "affine": lps, "name": stem_of(path), "stored": axes}
 
 
 def _of_array(affine: np.ndarray, axes: NiftiAxes) -> np.ndarray:

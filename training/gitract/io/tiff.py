@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_file
+from gitract.io._files import replaced_file, stem_of
 from gitract.io._labels import label_values, segmentation_of, whole_numbers
 from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
 from gitract.io.found import FoundScan
@@ -119,7 +119,7 @@ def describe(path: Path) -> FoundScan:
         _scan(path, head, np.broadcast_to(np.uint8(0), shape), None)
     except InputError as error:
         problem = str(error)
-    return FoundScan(path.stem, path, "TIFF", shape, problem=problem)
+    return FoundScan(stem_of(path), path, "TIFF", shape, problem=problem)
 
 
 def read_scan(path: Path, *, spacing: Spacing | None = None, report: Report = silent) -> Scan:
@@ -224,7 +224,7 @@ def _scan(path: Path, head: _Head, voxels: np.ndarray, spacing: Spacing | None) 
                 f"{path} does not say how large its voxels are: give the spacing in mm, "
                 "(slice, row, column)."
             )
-        known = {"spacing": spacing or head.spacing, "name": path.stem}
+        known = {"spacing": spacing or head.spacing, "name": stem_of(path)}
     elif spacing is not None:
         known.update(spacing=spacing, affine=scaled_affine(known["affine"], spacing))
     known.pop("organs", None)  # of labels that are looked at as a scan
