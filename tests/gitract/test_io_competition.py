@@ -269,7 +269,7 @@ def test_a_case_of_several_days_asks_for_one(
     write_competition_day(tmp_path, dataclasses.replace(phantom[0], name="case1_day7"))
     with pytest.raises(InputError) as error:
         read_scan(day.parent)
-    assert_one_sentence(error, "case1_day0: ", "case1_day7: ", "choose one")
+    assert_one_sentence(error, "case1_day0", "case1_day7", "choose one")
     assert read_scan(day.parent, key="case1_day7").name == "case1_day7"
 
 
@@ -343,7 +343,7 @@ def test_days_are_found_from_names_alone(
         with pytest.raises(InputError, match="lacks slice 4") as error:
             read_scan(root, key="case2_day3")
         assert found[0].problem == str(error.value)
-        assert found[1].title == "case2 day 14"
+        assert found[1].label == "case2_day14"
     assert [scan.key for scan in find_scans(tmp_path / "train" / "case2")] == [
         "case2_day3", "case2_day14",
     ]  # fmt: skip

@@ -47,10 +47,7 @@ class ScanTable(_Question):
         self._scans = tuple(scans)
         fill_table(
             self.rows,
-            [
-                [f"{one.key}: {one.title}", " × ".join(str(n) for n in one.shape), one.date]
-                for one in scans
-            ],
+            [[one.label, " × ".join(str(n) for n in one.shape), one.date] for one in scans],
         )
         self.rows.setColumnHidden(2, not any(one.date for one in scans))
         readable = [index for index, one in enumerate(scans) if not one.problem]

@@ -377,8 +377,7 @@ def _found(day: Path, key: str) -> FoundScan:
         _check_scan(day, slices)
     except InputError as error:
         problem = str(error)
-    title = re.sub(r"_(day)(\d+)$", r" \1 \2", key)
-    return FoundScan(key, day, title, shape, problem=problem, remarks=_remarks(_day_name(day)))
+    return FoundScan(key, day, "", shape, problem=problem, remarks=_remarks(_day_name(day)))
 
 
 def _below(day: Path, folder: Path) -> str:

@@ -25,7 +25,7 @@ class FoundScan:
     path
         Where it is.
     title
-        For people: ``MR t2_haste_tra``.
+        For people: ``MR t2_haste_tra``; empty where the key says it all.
     shape
         ``(slices, rows, columns)`` as far as the headers tell.
     date
@@ -46,10 +46,15 @@ class FoundScan:
     remarks: tuple[str, ...] = ()
 
     @property
+    def label(self) -> str:
+        """Key and title."""
+        return f"{self.key}: {self.title}" if self.title else self.key
+
+    @property
     def line(self) -> str:
         """One line that tells it from the others."""
         size = " x ".join(str(n) for n in self.shape)
-        return ", ".join(part for part in (f"{self.key}: {self.title}", size, self.date) if part)
+        return ", ".join(part for part in (self.label, size, self.date) if part)
 
 
 def select(found: list[FoundScan], path: Path, key: str | None) -> FoundScan:
@@ -67,7 +72,10 @@ def select(found: list[FoundScan], path: Path, key: str | None) -> FoundScan:
     lines = "; ".join(one.line for one in found[:8])
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
     if key is None:
-        raise InputError(f"{path} holds {len(found)} scans, choose one of them ({lines}{more}).")
+        raise InputError(
+            f"{path} holds {len(found)} scans, choose one by its key, or in the list "
+            f"of Load scan ({lines}{more})."
+        )
     for one in found:
         if one.key == key:
             return one
