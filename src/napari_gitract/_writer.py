@@ -12,14 +12,21 @@ from typing import Any
 import numpy as np
 
 from gitract.errors import InputError
-from gitract.io import SCAN_SUFFIXES, SEGMENTATION_SUFFIXES, suffix_of, write_scan
-from gitract.io import write_segmentation as write_contours
+from gitract.io import (
+    SCAN_SUFFIXES,
+    SEGMENTATION_SUFFIXES,
+    suffix_of,
+    write_scan,
+    write_segmentation,
+)
 from gitract.scan import Segmentation
 from napari_gitract.layers import (
+    LayerTuple,
     origin_of,
     scan_from_layer,
     segmentation_from_layer,
     segmentation_of_labels,
+    united,
 )
 
 __all__ = [
@@ -33,29 +40,45 @@ __all__ = [
 ]
 
 Writer = Callable[[str, np.ndarray, dict[str, Any]], list[str]]
+ManyWriter = Callable[[str, list[LayerTuple]], list[str]]
 _NAPARIS = (".tif", ".tiff")
 
 
 def _labels_writer(suffix: str) -> Writer:
-    """The writer of Labels layers for one format; it adds the suffix that a name lacks."""
+    """The writer of one Labels layer in a flat format; it adds the suffix that a name lacks."""
 
     def write(path: str, data: np.ndarray, attributes: dict[str, Any]) -> list[str]:
         target = _named(path, suffix, SEGMENTATION_SUFFIXES)
-        origin = origin_of(attributes.get("metadata", {}))
-        if origin is not None:
-            return _written(segmentation_of_labels(np.asarray(data), origin), target)
         try:
-            segmentation = segmentation_from_layer(_layer("Labels", data, attributes))
+            segmentation = _segmentation(data, attributes)
         except InputError:
-            if target.suffix not in _NAPARIS:
+            if origin_of(attributes.get("metadata", {})) or target.suffix not in _NAPARIS:
                 raise
             from napari_builtins.io import napari_write_labels
 
             written = napari_write_labels(str(target), data, attributes)
             return [] if written is None else [written]
-        return _written(segmentation, target)
+        return [str(write_segmentation(segmentation, target))]
 
     return write
+
+
+def _contours_writer(suffix: str) -> ManyWriter:
+    """The writer of all Labels layers of a scan in a format that keeps overlaps."""
+
+    def write(path: str, layers: list[LayerTuple]) -> list[str]:
+        parts = [_segmentation(data, attributes) for data, attributes, _ in layers]
+        target = _named(path, suffix, SEGMENTATION_SUFFIXES)
+        return [str(write_segmentation(united(parts), target))]
+
+    return write
+
+
+def _segmentation(data: np.ndarray, attributes: dict[str, Any]) -> Segmentation:
+    origin = origin_of(attributes.get("metadata", {}))
+    if origin is not None:
+        return segmentation_of_labels(np.asarray(data), origin)
+    return segmentation_from_layer(_layer("Labels", data, attributes))
 
 
 def _image_writer(suffix: str) -> Writer:
@@ -85,14 +108,10 @@ def _layer(kind: str, data: np.ndarray, attributes: dict[str, Any]) -> Any:
     return getattr(layers, kind)(data, **kept)
 
 
-def _written(segmentation: Segmentation, target: Path) -> list[str]:
-    return [str(write_contours(segmentation, target))]
-
-
 write_labels_tiff = _labels_writer(".tif")
 write_labels_nifti = _labels_writer(".nii.gz")
-write_labels_seg = _labels_writer(".seg.dcm")
-write_labels_rtstruct = _labels_writer(".rtstruct.dcm")
-write_labels_rle = _labels_writer(".csv")
+write_labels_seg = _contours_writer(".seg.dcm")
+write_labels_rtstruct = _contours_writer(".rtstruct.dcm")
+write_labels_rle = _contours_writer(".csv")
 write_image_tiff = _image_writer(".tif")
 write_image_nifti = _image_writer(".nii.gz")

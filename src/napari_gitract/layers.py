@@ -7,7 +7,7 @@ its `Origin` still knows the scan's own geometry, and a segmentation takes over 
 transform that the image has now.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ __all__ = [
     "segmentation_from_layer",
     "segmentation_of_labels",
     "segmentation_to_layer",
+    "united",
     "usual_suffix",
 ]
 
@@ -52,7 +53,7 @@ class Origin:
 
     Parameters
     ----------
-    name, spacing, affine, source, slice_numbers, stored, remarks
+    name, spacing, affine, shape, source, slice_numbers, stored, remarks
         As in `gitract.scan.Scan`.
     organs, provenance
         As in `gitract.scan.Segmentation`; of a Labels layer only.
@@ -61,6 +62,7 @@ class Origin:
     name: str
     spacing: Spacing
     affine: np.ndarray
+    shape: tuple[int, int, int]
     source: Path | None = None
     slice_numbers: tuple[int, ...] | None = None
     organs: tuple[Organ, ...] = ORGANS
@@ -118,6 +120,7 @@ def _origin_of_scan(scan: Scan) -> Origin:
         scan.name,
         scan.spacing,
         scan.affine,
+        scan.shape,
         scan.source,
         scan.slice_numbers,
         stored=scan.stored,
@@ -152,14 +155,15 @@ def scan_from_layer(layer: "Image") -> Scan:
         )
     origin = origin_of(layer.metadata) or origin_by_scale(layer)
     voxels = np.asarray(layer.data)
+    _check_whole(origin, voxels.shape)
     return Scan(
         voxels,
         origin.spacing,
         origin.affine,
         origin.name,
         origin.source,
-        _numbers_for(origin, len(voxels)),
-        _stored_for(origin, len(voxels)),
+        origin.slice_numbers,
+        origin.stored,
     )
 
 
@@ -193,6 +197,7 @@ def segmentation_to_layer(
         segmentation.name,
         segmentation.spacing,
         segmentation.affine,
+        segmentation.shape,
         slice_numbers=segmentation.slice_numbers,
         organs=organs,
         provenance=dict(segmentation.provenance),
@@ -283,9 +288,16 @@ def segmentation_from_layer(layer: "Labels", scan: Scan | None = None) -> Segmen
 
 
 def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
-    """Label image and `Origin` as a segmentation; its provenance says what was edited."""
+    """Label image and `Origin` as a segmentation; its provenance says what was edited.
+
+    Raises
+    ------
+    InputError
+        The image was cropped, or holds a value that is no organ's.
+    """
     from gitract.baseline import edited_slices
 
+    _check_whole(origin, labels.shape)
     provenance = dict(origin.provenance)
     baseline = provenance.get("baseline")
     if baseline is not None and len(baseline) == len(labels):
@@ -296,10 +308,39 @@ def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
         affine=origin.affine,
         organs=origin.organs,
         name=origin.name,
-        slice_numbers=_numbers_for(origin, len(labels)),
+        slice_numbers=origin.slice_numbers,
         provenance=provenance,
-        stored=_stored_for(origin, len(labels)),
+        stored=origin.stored,
     )
+
+
+def united(parts: Sequence[Segmentation]) -> Segmentation:
+    """The contours of several layers of one scan together, as `contour_layers` parted them.
+
+    What is known of the first goes for all. An organ in several layers is their union.
+
+    Raises
+    ------
+    InputError
+        The layers lie on different grids, or give one id to different organs.
+    """
+    first = parts[0]
+    masks: dict[Organ, np.ndarray] = {}
+    for part in parts:
+        if part.shape != first.shape or not np.allclose(part.affine, first.affine, atol=1e-3):
+            raise InputError(
+                f"The layers of {first.name!r} and {part.name!r} lie on different grids: "
+                "select those of one scan."
+            )
+        for organ, mask in zip(part.organs, part.masks, strict=True):
+            masks[organ] = masks[organ] | mask if organ in masks else mask
+    ids = [organ.id for organ in masks]
+    if len(set(ids)) < len(ids):
+        raise InputError(
+            f"The layers of {first.name!r} give one id to different organs: save them one by one."
+        )
+    organs = tuple(sorted(masks, key=lambda organ: organ.id))
+    return replace(first, masks=np.stack([masks[organ] for organ in organs]), organs=organs)
 
 
 def usual_suffix(stored: Stored | None) -> str:
@@ -315,18 +356,14 @@ def painted_volumes(labels: np.ndarray, origin: Origin) -> dict[str, float]:
     return {organ.name: np.count_nonzero(labels == organ.id) * voxel_ml for organ in origin.organs}
 
 
-def _numbers_for(origin: Origin, slices: int) -> tuple[int, ...] | None:
-    """Slice numbers, unless the user cropped the layer since."""
-    numbers = origin.slice_numbers
-    return numbers if numbers is not None and len(numbers) == slices else None
-
-
-def _stored_for(origin: Origin, slices: int) -> Stored | None:
-    """What exports refer to, unless the user cropped the layer since."""
-    stored = origin.stored
-    if isinstance(stored, DicomSeries) and len(stored.images) != slices:
-        return None
-    return stored
+def _check_whole(origin: Origin, shape: tuple[int, ...]) -> None:
+    """Refuse a layer that was cropped: nothing says where in the patient the rest lies."""
+    if tuple(shape) != origin.shape:
+        size, read = (" x ".join(str(n) for n in one) for one in (shape, origin.shape))
+        raise InputError(
+            f"The layer of {origin.name!r} has {size} voxels where {read} were read: a cropped "
+            "layer has lost its place in the patient, so open the whole one again."
+        )
 
 
 def _hung(item: Scan | Segmentation) -> dict[str, Any]:
@@ -375,7 +412,9 @@ def origin_by_scale(layer: "Layer") -> Origin:
     mm = [value * factor for value, factor in zip(scale, millimetres, strict=True)]  # type: ignore[operator]
     spacing = (mm[0], mm[1], mm[2])
     source = Path(layer.source.path) if layer.source.path else None
-    return Origin(layer.name, spacing, axial_affine(spacing), source)
+    slices, rows, columns = layer.data.shape
+    shape = (slices, rows, columns)
+    return Origin(layer.name, spacing, axial_affine(spacing), shape, source)
 
 
 def _in_millimetres(unit: Any) -> float | None:

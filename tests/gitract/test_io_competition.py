@@ -219,7 +219,7 @@ def flip_a_bit(day: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
-        (remove_all, ["case1_day0", "holds no slices"]),
+        (remove_all, ["case1_day0", "holds neither DICOM"]),
         (remove(3), ["lacks slice 3:"]),
         (remove(2, 4, 5), ["lacks slices 2 and 4 to 5:"]),
         (copy(2, "slice_2_24_20_1.40_1.50.png"), ["Slice 2 stands twice", "slice_2_24"]),
@@ -386,7 +386,7 @@ def test_a_folder_without_days(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "case1"):
         with pytest.raises(InputError) as error:
             find_scans(folder)
-        assert_one_sentence(error, folder.name, "holds no slices")
+        assert_one_sentence(error, folder.name, "holds neither DICOM")
 
 
 def test_days_with_faulty_contours_say_so(
@@ -649,7 +649,7 @@ def test_label_slices_of_unknown_organs_are_refused(tmp_path: Path) -> None:
     (path / "gitract.json").unlink()
     with pytest.raises(InputError) as error:
         read_segmentation(path)
-    assert_one_sentence(error, "out.png", "Label value 9")
+    assert_one_sentence(error, "out.png", "the value 9")
 
 
 def drop_the_last(folder: Path) -> None:

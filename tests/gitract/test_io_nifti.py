@@ -477,7 +477,7 @@ def test_values_get_the_organs_that_are_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (VALUES, "Label value"),
+        (VALUES, "the value"),
         (VALUES * 3, "from 0 to 357"),
         ((VALUES % 2 / 2).astype(np.float32), "fractions"),
     ],

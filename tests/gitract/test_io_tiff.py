@@ -554,7 +554,7 @@ def test_files_of_the_first_version_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (np.full((2, 8, 8), 9, np.uint8), "Label value 9"),
+        (np.full((2, 8, 8), 9, np.uint8), "the value 9"),
         (np.full((2, 8, 8), 0.5, np.float32), "fractions"),
         (np.full((2, 8, 8), 256, np.uint16), "256"),
     ],

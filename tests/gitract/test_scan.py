@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gitract.baseline import edited_slices, slice_digests
 from gitract.errors import InputError
 from gitract.organs import ORGANS, organ_named, organs_from_ids
 from gitract.scan import NiftiAxes, Scan, Segmentation, axial_affine, scaled_affine
@@ -262,3 +263,67 @@ def test_there_and_back_is_the_same(
     np.testing.assert_array_equal(there.masks, other.masks)
     back = there.on(Scan(np.zeros(phantom.shape), phantom.spacing, phantom.affine))
     np.testing.assert_array_equal(back.masks, phantom.masks)
+
+
+# --- what is known of slices goes with them ---------------------------------------------
+
+
+def predicted(affine: np.ndarray, shape: tuple[int, int, int]) -> Segmentation:
+    """Labels with a baseline, of which slice 1 was edited and slice 2 accepted since."""
+    labels = np.random.default_rng(0).integers(0, 4, shape).astype(np.uint8)
+    baseline = slice_digests(labels)
+    labels[1, 0, 0] = (labels[1, 0, 0] + 1) % 4
+    provenance = {"model": "m", "baseline": baseline, "slices": [0, 1, 2], "accepted": [2]}
+    return Segmentation.of_labels(
+        labels, spacing=(3.0, 2.0, 1.0), affine=affine, provenance=provenance
+    )
+
+
+@pytest.mark.parametrize("flips", [(), (0,), (1,), (2,), (0, 1), (0, 1, 2)])
+def test_what_was_edited_goes_with_the_slices_onto_a_scan(flips: tuple[int, ...]) -> None:
+    shape = (5, 6, 7)
+    affine = np.diag([3.0, 2.0, 1.0, 1.0])
+    segmentation = predicted(affine, shape)
+    turned = affine.copy()
+    for axis in flips:
+        turned[:3, 3] += turned[:3, axis] * (shape[axis] - 1)
+        turned[:3, axis] *= -1
+    moved = segmentation.on(Scan(np.zeros(shape, np.uint8), (3.0, 2.0, 1.0), turned))
+    place = (lambda index: 4 - index) if 0 in flips else (lambda index: index)
+    labels = moved.labels().array
+    assert edited_slices(labels, moved.provenance["baseline"]) == [place(1)]
+    assert moved.provenance["accepted"] == [place(2)]
+    assert moved.provenance["slices"] == sorted(map(place, (0, 1, 2)))
+    assert moved.provenance["model"] == "m"
+    back = moved.on(Scan(np.zeros(shape, np.uint8), (3.0, 2.0, 1.0), affine))
+    np.testing.assert_array_equal(back.masks, segmentation.masks)
+    assert edited_slices(back.labels().array, back.provenance["baseline"]) == [1]
+
+
+def test_nothing_is_known_of_slices_that_lie_across() -> None:
+    affine = np.diag([3.0, 2.0, 1.0, 1.0])
+    across = affine[:, [1, 0, 2, 3]]
+    moved = predicted(affine, (5, 6, 7)).on(
+        Scan(np.zeros((6, 5, 7), np.uint8), (2.0, 3.0, 1.0), across)
+    )
+    assert dict(moved.provenance) == {"model": "m"}
+
+
+def test_labels_of_one_day_are_not_put_on_another() -> None:
+    labels = dataclasses.replace(
+        predicted(np.diag([3.0, 2.0, 1.0, 1.0]), (5, 6, 7)), name="case20_day0"
+    )
+    scan = Scan(np.zeros((5, 6, 7)), labels.spacing, labels.affine, name="case125_day0")
+    with pytest.raises(InputError) as error:
+        labels.on(scan)
+    assert_one_sentence(error, "case20_day0", "case125_day0")
+
+
+def test_labels_made_on_a_scan_of_another_name_say_so() -> None:
+    labels = dataclasses.replace(
+        predicted(np.diag([3.0, 2.0, 1.0, 1.0]), (5, 6, 7)), name="MR_series_4"
+    )
+    scan = Scan(np.zeros((5, 6, 7)), labels.spacing, labels.affine, name="MR_series_9")
+    [remark] = labels.on(scan).remarks
+    assert "MR_series_4" in remark
+    assert labels.on(dataclasses.replace(scan, name="MR_series_4")).remarks == ()

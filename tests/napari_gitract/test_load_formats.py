@@ -7,11 +7,17 @@ import pytest
 import SimpleITK
 from napari.layers import Image, Labels
 
+from gitract.errors import InputError
 from gitract.io import read_scan, read_segmentation, write_scan, write_segmentation
 from gitract.organs import Organ
 from gitract.scan import DicomSeries, NiftiAxes, Scan
 from napari_gitract import jobs
-from napari_gitract.layers import origin_of, scan_to_layer, segmentation_to_layer
+from napari_gitract.layers import (
+    origin_of,
+    scan_from_layer,
+    scan_to_layer,
+    segmentation_to_layer,
+)
 from phantoms import abdomen_phantom, write_competition_day
 
 LOAD, SEGMENT = "Load scan", "Segment"
@@ -223,3 +229,57 @@ def test_structures_that_overlap_come_as_layers_of_their_own(load, series, phant
     np.testing.assert_array_equal(np.where(first.data == 19, 0, first.data), truth.labels().array)
     np.testing.assert_array_equal(second.data == 18, target)
     assert second.name.endswith("Ptv")
+
+
+def test_layers_saved_together_are_one_structure_set_again(viewer, load, series, phantom, tmp_path):
+    scan = read_scan(series)
+    truth = phantom[1].on(scan)
+    target = np.zeros(scan.shape, dtype=np.bool_)
+    target[2:4, 10:30, 10:40] = True
+    both = dataclasses.replace(
+        truth,
+        masks=np.concatenate([truth.masks, [target]]),
+        organs=(*truth.organs, Organ(18, "ptv", "#ff0000")),
+    )
+    load(series)
+    load(write_segmentation(both, tmp_path / "organs.rtstruct.dcm"))
+    viewer.layers.selection = set(load())
+    assert len(viewer.layers.selection) == 2
+    path = tmp_path / "again.rtstruct.dcm"
+    assert viewer.layers.save(str(path), selected=True, plugin="napari-gitract") == [str(path)]
+    again = read_segmentation(path, scan=scan)
+    np.testing.assert_array_equal(again.masks[-1], target)
+    np.testing.assert_array_equal(again.labels().array == 18, target)
+    [stomach] = [m for o, m in zip(again.organs, again.masks, strict=True) if o.name == "stomach"]
+    np.testing.assert_array_equal(stomach, truth.masks[2])
+
+
+@pytest.mark.parametrize("suffix", [".rtstruct.dcm", ".nii.gz", ".csv", ".tif"])
+def test_a_cropped_layer_is_not_written_elsewhere(viewer, load, series, phantom, tmp_path, suffix):
+    [image] = load(series)
+    truth = phantom[1].on(read_scan(series))
+    labels = viewer.add_labels(
+        truth.labels().array, **segmentation_to_layer(truth, image_layer=image)[1]
+    )
+    labels.data = labels.data[:, 10:, 10:]
+    viewer.layers.selection = {labels}
+    path = tmp_path / f"out{suffix}"
+    with pytest.raises(InputError, match="cropped"):
+        viewer.layers.save(str(path), selected=True, plugin="napari-gitract")
+    assert not path.exists()
+    image.data = image.data[:, 10:, 10:]
+    with pytest.raises(InputError, match="cropped"):
+        scan_from_layer(image)
+
+
+def test_values_of_other_programs_are_not_taken_for_our_organs(load, phantom, tmp_path):
+    labels = np.zeros(phantom[0].shape, np.uint8)
+    labels[1:3, 5:9, 5:9], labels[3, 5:9, 5:9] = 3, 9
+    picture = SimpleITK.GetImageFromArray(labels)
+    path = tmp_path / "other.nii.gz"
+    SimpleITK.WriteImage(picture, str(path))
+    load.widget.as_labels.setChecked(True)
+    load.widget.onto.setChecked(False)
+    assert load(path) == []
+    rows = load.widget.names.rows
+    assert [rows.cellWidget(row, 1).currentText() for row in range(2)] == ["leave out"] * 2

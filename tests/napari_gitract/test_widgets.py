@@ -67,6 +67,22 @@ def test_every_widget_fits_a_small_screen_and_a_narrow_dock(viewer, backend):
         assert widget.area.widget().minimumSizeHint().width() <= 320
 
 
+def test_a_result_that_left_the_viewer_is_not_saved(segmented, viewer, tmp_path):
+    viewer.layers.remove(segmented.result)
+    assert segmented.result is None
+    assert not segmented.save_button.isVisibleTo(segmented)
+    segmented.save(str(tmp_path / "out.tif"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scan_that_was_closed_meanwhile_gets_no_layer(viewer, image, backend, qtbot):
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    viewer.layers.clear()
+    wait(qtbot, widget)
+    assert len(viewer.layers) == 0
+
+
 def test_segment_says_what_is_missing(viewer, backend):
     widget = open_widget(viewer, SEGMENT)
     assert "Load scan" in widget.hint.text()
@@ -241,6 +257,7 @@ def test_saved_and_reopened_labels_know_their_slices(segmented, viewer, qtbot, t
     widget.workspace.accept(labels, [1])
     path = tmp_path / "corrected.tif"
     segmented.save(str(path))
+    wait(qtbot, segmented)
     viewer.layers.remove(labels)
     [reopened] = viewer.open(path, plugin="napari-gitract")
     assert widget.labels.layer is reopened

@@ -6,13 +6,16 @@ between: paint, fill, undo, redo, save and reopen.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from gitract.errors import InputError
 
-__all__ = ["edited_slices", "slice_digest", "slice_digests"]
+__all__ = ["edited_slices", "slice_digest", "slice_digests", "turned_provenance"]
+
+_SLICE_LISTS = ("slices", "edited", "accepted", "left_out")
 
 
 def slice_digest(labels: np.ndarray) -> str:
@@ -57,3 +60,44 @@ def edited_slices(labels: np.ndarray, baseline: Sequence[str]) -> list[int]:
         for index, (plane, digest) in enumerate(zip(labels, baseline, strict=True))
         if slice_digest(plane) != digest
     ]
+
+
+def turned_provenance(
+    provenance: Mapping[str, Any],
+    before: np.ndarray,
+    after: np.ndarray,
+    order: Sequence[int] | None,
+) -> dict[str, Any]:
+    """What is known of slices, once the voxels were put in another order.
+
+    Parameters
+    ----------
+    provenance
+        As in `gitract.scan.Segmentation`: lists of slices, and the ``baseline``.
+    before, after
+        The labels ``(slice, row, column)`` in both orders.
+    order
+        Which slice each slice of `after` was; None where slices lie along another axis
+        now, so that nothing is known of them.
+    """
+    kept = {
+        key: value
+        for key, value in provenance.items()
+        if key != "baseline" and key not in _SLICE_LISTS
+    }
+    if order is None:
+        return kept
+    place = {old: new for new, old in enumerate(order)}
+    for key in _SLICE_LISTS:
+        if key in provenance:
+            kept[key] = sorted(place[index] for index in provenance[key] if index in place)
+    baseline = provenance.get("baseline")
+    if baseline is not None and len(baseline) == len(before):
+        edited = set(edited_slices(before, baseline))
+        # An edited slice keeps the old digest: that of what was predicted there cannot be
+        # told any more where rows or columns were reversed, and it stays edited.
+        kept["baseline"] = [
+            baseline[old] if old in edited else slice_digest(after[new])
+            for new, old in enumerate(order)
+        ]
+    return kept

@@ -20,7 +20,7 @@ LEFT_OUT = "-"
 
 _MAX_ID = 255
 # Apart in lightness as well as in hue, for organs that no table has a colour for.
-_COLORS = ("#4fc3c7", "#d1495b", "#edae49", "#66a182", "#7f7caf", "#b5838d", "#a1c181", "#2e86ab")
+_COLORS = ("#4fc3c7", "#f25f3a", "#a1c181", "#c98bdb", "#66a182", "#b0b7c3", "#7f7caf", "#e6e6fa")
 
 
 def new_organ(name: str, taken: Iterable[Organ]) -> Organ:

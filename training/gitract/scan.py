@@ -6,6 +6,7 @@ DICOM's LPS (x to the patient's left, y to the back, z to the head).
 No file format and no torch here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gitract.baseline import turned_provenance
 from gitract.errors import InputError
 from gitract.organs import ORGANS, Organ, organs_from_ids
 
@@ -331,29 +333,51 @@ class Segmentation:
         """The same contours on the grid of `scan`, with what exports onto it refer to.
 
         Voxels that only stand in another order (axes swapped or reversed, as another
-        format stores them) are put in the scan's; nothing is ever resampled.
+        format stores them) are put in the scan's, and so is what is known of slices;
+        nothing is ever resampled.
 
         Raises
         ------
         InputError
-            They lie on another grid than the scan.
+            They lie on another grid than the scan, or are of another day.
         """
-        masks = _reordered(self.masks, self.affine, scan)
-        if masks is None:
+        if self.name != scan.name and _is_day(self.name) and _is_day(scan.name):
+            raise InputError(
+                f"The labels are of {self.name} and the scan is {scan.name}: choose the scan "
+                "that they were made on."
+            )
+        turn = _turn_onto(self, scan)
+        if turn is None:
             raise InputError(
                 f"The labels {self.name!r} lie on another grid than the scan {scan.name!r} "
                 f"({_grid_text(self)} against {_grid_text(scan)}): choose the scan that they "
                 "were made on."
             )
-        return replace(
+        turned = replace(
             self,
-            masks=masks,
+            masks=turn.applied(self.masks),
             spacing=scan.spacing,
             affine=scan.affine,
             name=scan.name,
             slice_numbers=scan.slice_numbers,
             stored=scan.stored,
+            remarks=(*self.remarks, *self._made_elsewhere(scan)),
         )
+        if turn == _AS_IT_IS or not self.provenance:
+            return turned
+        before, after = self.labels().array, turned.labels().array
+        order = turn.slices(len(before))
+        return replace(turned, provenance=turned_provenance(self.provenance, before, after, order))
+
+    def _made_elsewhere(self, scan: Scan) -> tuple[str, ...]:
+        """A remark where the notes of a prediction name another scan than this one."""
+        if not self.provenance or self.name == scan.name:
+            return ()
+        remark = (
+            f"The labels were made on {self.name!r} and now lie on {scan.name!r}, "
+            "whose voxels are in the same place."
+        )
+        return (remark,)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -395,28 +419,58 @@ def _grid_text(item: Scan | Segmentation) -> str:
 
 
 _SAME_MM = 0.01
+_DAY = re.compile(r"case\d+_day\d+")
 
 
-def _reordered(
-    masks: npt.NDArray[np.bool_], affine: np.ndarray, scan: Scan
-) -> npt.NDArray[np.bool_] | None:
-    """Masks in the order of a scan's voxels; None where they are not the same voxels.
+def _is_day(name: str) -> bool:
+    """Whether a name is one of the competition's, which tells patient and day.
+
+    Its scans all begin at the origin, so that their places do not tell them apart.
+    """
+    return _DAY.fullmatch(name) is not None
+
+
+class _AxisTurn(NamedTuple):
+    """Which axis of the labels each axis of the scan is, and whether it runs the other way."""
+
+    axes: tuple[int, int, int]
+    reversed: tuple[bool, bool, bool]
+
+    def applied(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Masks ``(organ, slice, row, column)`` in the order of the scan."""
+        turned = masks.transpose(0, *(axis + 1 for axis in self.axes))
+        return turned[(slice(None), *(slice(None, None, -1 if r else 1) for r in self.reversed))]
+
+    def slices(self, count: int) -> list[int] | None:
+        """Which slice of the labels each slice of the scan is; None if they lie across."""
+        if self.axes[0] != 0:
+            return None
+        return list(range(count))[:: -1 if self.reversed[0] else 1]
+
+
+_AS_IT_IS = _AxisTurn((0, 1, 2), (False, False, False))
+
+
+def _turn_onto(labels: Segmentation, scan: Scan) -> _AxisTurn | None:
+    """What puts the voxels of labels in the order of a scan's; None where they are others.
 
     The same are voxels whose corners agree within 0.01 mm.
     """
-    to_scan = np.linalg.inv(scan.affine) @ affine
-    axes = np.abs(to_scan[:3, :3]).argmax(axis=1)  # of the masks, for each of the scan's
+    to_scan = np.linalg.inv(scan.affine) @ labels.affine
+    axes = np.abs(to_scan[:3, :3]).argmax(axis=1)
     if sorted(axes) != [0, 1, 2]:
         return None
-    signs = np.sign(to_scan[range(3), axes])
-    turned = masks.transpose(0, *(axes + 1))
-    turned = turned[(slice(None), *(slice(None, None, int(sign)) for sign in signs))]
-    if turned.shape[1:] != scan.shape:
+    backwards = to_scan[range(3), axes] < 0
+    if tuple(labels.shape[axis] for axis in axes) != scan.shape:
         return None
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(scan.shape) - 1)
-    own = np.where(signs > 0, corners, np.array(scan.shape) - 1 - corners)[:, np.argsort(axes)]
-    here, there = (_points(a, c) for a, c in ((affine, own), (scan.affine, corners)))
-    return turned if np.abs(here - there).max() <= _SAME_MM else None
+    ends = np.array(scan.shape) - 1
+    corners = np.array(list(np.ndindex(2, 2, 2))) * ends
+    own = np.where(backwards, ends - corners, corners)[:, np.argsort(axes)]
+    apart = _points(labels.affine, own) - _points(scan.affine, corners)
+    if np.abs(apart).max() > _SAME_MM:
+        return None
+    (i, j, k), (back_i, back_j, back_k) = axes.tolist(), backwards.tolist()
+    return _AxisTurn((i, j, k), (back_i, back_j, back_k))
 
 
 def _points(affine: np.ndarray, indices: np.ndarray) -> np.ndarray:

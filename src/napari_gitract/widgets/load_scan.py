@@ -251,8 +251,11 @@ def _look(path: Path, as_labels: bool) -> _Contents:
     if not as_labels and not holds_labels(path):
         return _Contents(path, scans=tuple(find_scans(path)))
     names, table = label_names(path), OrganNames.load()
-    # The values of a label image are organs here only if another program used our ids.
+    # The values of a label image are our organs only where there are no others: 3 is the
+    # stomach here, and a kidney elsewhere.
     own_ids: dict[str, Organ | None] = {str(organ.id): organ for organ in ORGANS}
+    if not set(names) <= set(own_ids):
+        own_ids = {}
     organs = {
         name: own_ids.get(name) if name.isdigit() else table.assign([name])[name] for name in names
     }

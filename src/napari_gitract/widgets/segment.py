@@ -99,6 +99,7 @@ class Segment(Panel):
         self._quiet.setInterval(QUIET_MS)
         self._quiet.timeout.connect(self._measure)
         follow(self, self.workspace.labels_touched, self._on_touched)
+        follow(self, self.viewer.layers.events.removed, self._on_removed)
         self._arrange()
         self._show_volumes((), {})
         self.update_state()
@@ -171,6 +172,9 @@ class Segment(Panel):
         image: Image,
         slices: range | None,
     ) -> None:
+        if image not in self.viewer.layers:
+            say(self.hint, "The scan was closed meanwhile: its contours were not added.")
+            return
         model = segmentation.provenance.get("model", "segmentation")
         data, attributes, _ = segmentation_to_layer(
             segmentation, image, name=f"{image.name} · {model}", flat=labels
@@ -201,16 +205,23 @@ class Segment(Panel):
         if layer is self.result:
             self._quiet.start()
 
+    def _on_removed(self, _event: Any) -> None:
+        """Let go of a result that is no longer in the viewer: it must not be saved unseen."""
+        if self.result is not None and self.result not in self.viewer.layers:
+            self.result = None
+            self._show_volumes((), {})
+            self.update_state()
+
     def _measure(self) -> None:
         """Volumes of the result as it is painted now."""
-        if self.result is None or self.result not in self.viewer.layers:
+        if self.result is None:
             return
         origin = origin_of(self.result.metadata)
         if origin is not None:
             self._show_volumes(origin.organs, painted_volumes(self.result.data, origin))
 
     def _paint_with(self, row: int, _column: int) -> None:
-        if self.result is not None and self.result in self.viewer.layers:
+        if self.result is not None:
             index = self.result.features["index"]
             self.result.selected_label = int(index[row + 1])  # row 0 there is the background
             self.viewer.layers.selection.active = self.result

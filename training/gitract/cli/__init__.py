@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 bad input (one line on standard error says what), 130 canc
 Commands import what they need when they run, so that ``gitract --help`` is quick.
 """
 
+import logging
 import sys
 from typing import Any, NoReturn
 
@@ -42,6 +43,8 @@ _CANCELLED = "Cancelled: nothing was kept."
 
 def main() -> None:
     """Entry point: run a command, turn its errors into one line and an exit code."""
+    # tifffile tells of damage by itself, besides the error that comes of it.
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     try:
         result = app(standalone_mode=False)
     except GitractError as error:

@@ -64,7 +64,7 @@ def segment(
         report(Progress(0, 0, "Loading the model"))
         from gitract.io import check_output, read_scan, write_segmentation
 
-        check_output(output)
+        check_output(output, inputs=[scan])
         loaded = read_scan(scan, key=key, spacing=millimetres, report=report)
         check_output(output, scan=loaded)
         from gitract.predict import Segmenter
@@ -137,7 +137,7 @@ def convert(
         from gitract import io
 
         if reference or labels or scan is not None or choices or io.holds_labels(source):
-            io.check_output(output)
+            io.check_output(output, inputs=[source, *([] if scan is None else [scan])])
             item: Scan | Segmentation
             if reference:
                 item = _reference(source, key)
@@ -148,7 +148,7 @@ def convert(
                 )
             written = io.write_segmentation(item, output)
         else:
-            _check_scan_output(output)
+            _check_scan_output(output, source)
             item = io.read_scan(source, key=key, spacing=millimetres, report=report)
             written = io.write_scan(item, output)
     content: dict[str, Any] = {
@@ -167,8 +167,8 @@ def convert(
             out.print(_volumes(item))
             if content["overlap_voxels_lost"]:
                 out.print(
-                    f"Note: {content['overlap_voxels_lost']} voxels belong to several organs; "
-                    "this format keeps the one with the highest id.",
+                    f"Note: {content['overlap_voxels_lost']} voxels belong to several organs, "
+                    "of which this format keeps one; .csv and DICOM keep all.",
                     soft_wrap=True,
                 )
         _print_remarks(item.remarks)
@@ -186,7 +186,7 @@ def _reference(source: Path, key: str | None) -> Segmentation:
     return found
 
 
-def _check_scan_output(output: Path) -> None:
+def _check_scan_output(output: Path, source: Path) -> None:
     from gitract.io import SCAN_SUFFIXES, SEGMENTATION_SUFFIXES, check_output, suffix_of
 
     suffix = suffix_of(output, SEGMENTATION_SUFFIXES)
@@ -195,7 +195,7 @@ def _check_scan_output(output: Path) -> None:
             f"{suffix} takes contours and the input is a scan: outline it first with "
             "gitract segment, or give --labels or --reference."
         )
-    check_output(output, SCAN_SUFFIXES)
+    check_output(output, SCAN_SUFFIXES, inputs=[source])
 
 
 # --- info -------------------------------------------------------------------------------

@@ -381,6 +381,7 @@ def check_output(
     suffixes: Sequence[str] = SEGMENTATION_SUFFIXES,
     *,
     scan: Scan | None = None,
+    inputs: Sequence[Path] = (),
 ) -> None:
     """Refuse an output that cannot be written, before a long job makes what goes into it.
 
@@ -392,18 +393,24 @@ def check_output(
         Those that are possible.
     scan
         The scan whose contours are to go there, where it is known already.
+    inputs
+        What is read to make the output, and must not be replaced by it.
 
     Raises
     ------
     InputError
         The suffix is not among `suffixes`, the folder does not exist, the file is
-        protected, or the format needs a DICOM series and the scan is none.
+        protected or one of `inputs`, or the format needs a DICOM series and the scan is
+        none.
     """
     target = Path(path)
     if suffix_of(target, suffixes) not in suffixes:
         raise InputError(
             f"{target.name!r} has no suffix that can be written: choose {', '.join(suffixes)}."
         )
+    for known in inputs if os.path.exists(target) else ():
+        if os.path.exists(known) and os.path.samefile(target, known):
+            raise InputError(f"{target} is the input itself: choose another name.")
     check_target(target)
     if scan is not None and suffix_of(target, suffixes) in _ONTO_SERIES:
         dicom.series_of(scan)
@@ -434,9 +441,14 @@ def _format_of(path: Path) -> Format:
         It is nothing that is read.
     """
     if path.is_dir():
-        if competition.can_read_folder(path) or not dicom.can_read_folder(path):
-            return "slices"  # its reader also says best what is wrong with a strange folder
-        return "dicom"
+        if competition.can_read_folder(path):
+            return "slices"
+        if dicom.can_read_folder(path):
+            return "dicom"
+        raise InputError(
+            f"{path} holds neither DICOM images nor slices named like "
+            f"{competition.EXAMPLE_NAME}: choose the folder or the file of a scan."
+        )
     if tiff.is_tiff(path):
         return "tiff"
     if nifti.is_nifti(path):

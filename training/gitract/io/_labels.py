@@ -142,9 +142,16 @@ def _named(
     labels: np.ndarray, where: Path, choices: Mapping[str, str] | None
 ) -> tuple[np.ndarray, tuple[Organ, ...]]:
     """The label image with organ ids for its values, and the organs of its table."""
-    if choices is None:
-        return labels, ORGANS
     values = label_values(labels)
+    if choices is None:
+        strange = [value for value in values if value not in {organ.id for organ in ORGANS}]
+        if strange:
+            known = ", ".join(f"{organ.id} {organ.name}" for organ in ORGANS)
+            raise InputError(
+                f"{where} holds the value {strange[0]}, which is no organ here ({known}): name "
+                f"each value, as in {strange[0]}=stomach, or leave it out with {strange[0]}=-."
+            )
+        return labels, ORGANS
     for value in values:
         if str(value) not in choices:
             raise InputError(

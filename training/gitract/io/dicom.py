@@ -260,7 +260,7 @@ def series_of(item: Scan | Segmentation) -> DicomSeries:
         return item.stored
     if isinstance(item, Scan):
         raise InputError(
-            f"The scan {item.name!r} is no DICOM series, which the contours would refer to: "
+            f"The scan {item.name!r} has no DICOM series with UIDs that contours could refer to: "
             "write it as one (.dcm) and read that first."
         )
     raise InputError(
