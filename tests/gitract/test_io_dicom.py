@@ -596,7 +596,9 @@ def test_a_slice_beside_the_stack_is_refused(tmp_path: Path) -> None:
 
 def test_two_images_of_one_plane_are_refused(tmp_path: Path) -> None:
     paths = write_classic_series(tmp_path, phantom())
-    shutil.copy(paths[2], tmp_path / "copy.dcm")
+    other = pydicom.dcmread(paths[2])
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    other.save_as(tmp_path / "copy.dcm")
     refused_beforehand(tmp_path, "copy.dcm", paths[2].name, "one position")
 
 
@@ -906,3 +908,12 @@ def test_enhanced_mr_lies_where_another_converter_puts_it(shared_data: Path, ind
 @pytest.mark.data
 def test_frames_without_a_place_are_refused(shared_data: Path) -> None:
     refused_beforehand(shared_data / "dicom" / "enhanced_mr" / "emri_small.dcm", "10 frames")
+
+
+def test_a_series_that_lies_in_a_folder_twice_is_one(tmp_path: Path) -> None:
+    scan, _ = abdomen_phantom(slices=4, rows=20, columns=22)
+    series = write_scan(scan, tmp_path / "scan.dcm")
+    shutil.copytree(series, tmp_path / "backup")
+    again = read_scan(tmp_path)
+    np.testing.assert_array_equal(again.voxels, read_scan(series).voxels)
+    assert again.remarks == ("Copies of other files were left out, 4 in all.",)

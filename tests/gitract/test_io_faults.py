@@ -129,6 +129,21 @@ def test_contours_without_a_series_are_not_made_dicom(
     assert [path.name for path in tmp_path.iterdir()] == ["organs.tif"]
 
 
+def test_the_input_is_never_the_output(series: Path, tmp_path: Path, cli: Cli) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    assert cli("convert", series, scan).code == 0
+    before = tree(tmp_path)
+    for command in (
+        ["segment", scan, "-o", scan],
+        ["convert", scan, scan],
+        ["convert", scan, tmp_path / "." / "scan.nii.gz", "--labels"],
+    ):
+        result = cli(*command)
+        assert result.code == 2
+        assert "the input itself" in result.err
+    assert tree(tmp_path) == before
+
+
 def _one_slice(folder: Path) -> Path:
     voxels = np.zeros((1, 30, 30), np.uint16)
     return write_scan(Scan(voxels, (3.0, 1.0, 1.0)), folder / "one.nii.gz")
@@ -253,4 +268,6 @@ def test_nothing_that_names_the_patient_gets_out(tmp_path: Path, cli: Cli) -> No
     for kind in ("seg", "rtstruct"):
         linked = pydicom.dcmread(out / f"organs.{kind}.dcm")
         assert linked.PatientID == "SECRET4711"
-        assert "InstitutionName" not in linked or not linked.InstitutionName
+        for keyword in ("PatientName", "PatientID", "PatientBirthDate"):
+            del linked[keyword]
+        assert not any(word in str(linked).lower() for word in words)

@@ -37,6 +37,11 @@ _LESION = Code("49755003", "Morphologically Abnormal Structure")
 _ARTIFICIAL_INTELLIGENCE = Code("123110", "Artificial Intelligence", "DCM")
 
 # What highdicom copies without looking whether it is there; the standard lets it be empty.
+# What highdicom would copy though nothing is linked by it.
+_NOT_COPIED = (
+    *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
+    *("PatientComments", "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames"),
+)
 _COPIED = (
     "PatientID",
     "PatientName",
@@ -80,6 +85,9 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
 def _sources(segmentation: Segmentation, series: DicomSeries) -> "list[Dataset]":
     """The headers as highdicom wants them: one for each slice, or a multi-frame one."""
     headers = source_headers(segmentation, series)
+    for header in headers:
+        for keyword in _NOT_COPIED:
+            header.pop(keyword, None)
     first = headers[0]
     if series.images[0].frame is None:
         for header in headers:

@@ -1,5 +1,6 @@
 """Which DICOM files make one volume, and what their headers tell of it."""
 
+import filecmp
 import os
 import re
 from collections.abc import Sequence
@@ -34,10 +35,13 @@ class Volume:
         What is kept of each file's header, by path.
     damaged
         Files in the same folders that cannot be read, and may belong to it.
+    copies
+        How many files were left out because another is the same, byte for byte.
     """
 
     headers: "dict[Path, FileDataset]"
     damaged: tuple[Path, ...] = ()
+    copies: int = 0
 
     @property
     def first(self) -> "FileDataset":
@@ -105,10 +109,15 @@ class Volume:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of it."""
-        if not self.damaged:
-            return ()
-        example, count = self.damaged[0].name, len(self.damaged)
-        return (f"DICOM files that cannot be read were left out, {count} in all ({example}).",)
+        told = []
+        if self.damaged:
+            example, count = self.damaged[0].name, len(self.damaged)
+            told.append(
+                f"DICOM files that cannot be read were left out, {count} in all ({example})."
+            )
+        if self.copies:
+            told.append(f"Copies of other files were left out, {self.copies} in all.")
+        return tuple(told)
 
     @property
     def where(self) -> str:
@@ -160,12 +169,26 @@ def volumes_in(files: Sequence[Path], report: Report = silent) -> tuple[list[Vol
             # Some anonymizers empty the UIDs.
             own = text_of(header, "SeriesInstanceUID") or str(path.parent)
             series.setdefault(own, {})[path] = header
-    volumes = [Volume(headers) for headers in series.values()] + multi_frame
+    volumes = [_without_copies(headers) for headers in series.values()] + multi_frame
     for volume in volumes:
         if not volume.is_multi_frame:
             folders = {path.parent for path in volume.headers}
             volume.damaged = tuple(path for path in damaged if path.parent in folders)
     return sorted(volumes, key=lambda volume: volume.number), damaged
+
+
+def _without_copies(headers: "dict[Path, FileDataset]") -> Volume:
+    """A classic series, each image once: exports are often found twice below a folder."""
+    kept: dict[Path, FileDataset] = {}
+    known: dict[str, Path] = {}
+    for path, header in headers.items():
+        instance = text_of(header, "SOPInstanceUID")
+        if instance in known and filecmp.cmp(path, known[instance], shallow=False):
+            continue
+        kept[path] = header
+        if instance:
+            known.setdefault(instance, path)
+    return Volume(kept, copies=len(headers) - len(kept))
 
 
 def _image_header(path: Path) -> "FileDataset | None":
