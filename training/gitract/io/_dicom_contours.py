@@ -7,6 +7,7 @@ were edited: notes beside the file keep them, and name the file that they belong
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -319,29 +320,42 @@ def sources_told(segmentation: Segmentation) -> Iterator[None]:
         ) from error
 
 
-def source_headers(segmentation: Segmentation, series: DicomSeries) -> "list[Dataset]":
+def source_headers(
+    segmentation: Segmentation, series: DicomSeries, *, ends: bool = False
+) -> "list[Dataset]":
     """The headers of the files of a series, once the contours lie where its images do.
+
+    Parameters
+    ----------
+    segmentation
+        The contours.
+    series
+        What they refer to.
+    ends
+        Only those of the first and the last slice, between which the others lie evenly.
 
     Raises
     ------
     InputError
         A file is gone, or the contours lie elsewhere.
     """
-    headers = dicom.headers(series)
-    paths = dict.fromkeys(image.path for image in series.images)
+    images = (series.images[0], series.images[-1]) if ends else series.images
+    headers = dicom.headers(replace(series, images=images))
+    paths = dict.fromkeys(image.path for image in images)
     placed = {
         frame.image: frame
         for path, header in zip(paths, headers, strict=True)
         for frame in frames_of(header, path)
     }
-    grid = grid_of([placed[image] for image in series.images], segmentation.name)
-    shape = (len(grid.frames), int(headers[0].Rows), int(headers[0].Columns))
-    in_order = [frame.image for frame in grid.frames] == list(series.images)
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
-    apart = np.column_stack([corners, np.ones(8)]) @ (grid.affine - segmentation.affine).T
+    grid = grid_of([placed[image] for image in images], segmentation.name)
+    shape = (len(series.images), int(headers[0].Rows), int(headers[0].Columns))
+    expected = segmentation.affine.copy()
+    expected[:3, 0] *= (len(series.images) - 1) / (len(images) - 1)
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (len(images) - 1, shape[1] - 1, shape[2] - 1)
+    apart = np.column_stack([corners, np.ones(8)]) @ (grid.affine - expected).T
     if (
         shape != segmentation.shape
-        or not in_order
+        or [frame.image for frame in grid.frames] != list(images)
         or np.linalg.norm(apart, axis=1).max() > _SAME_MM
     ):
         raise InputError(

@@ -161,11 +161,7 @@ def _frame(
 def _numbers(places: list["Dataset"], name: str, count: int, path: Path) -> np.ndarray:
     """The numbers of an attribute, all finite."""
     try:
-        values = np.array(
-            [float(value) for value in (places[0].get(name) or ()) if value is not None]
-            if places
-            else []
-        )
+        values = np.array(_values(places[0], name) if places else [])
     except (TypeError, ValueError):
         values = np.array([math.nan])
     if len(values) != count or not np.isfinite(values).all():
@@ -175,6 +171,15 @@ def _numbers(places: list["Dataset"], name: str, count: int, path: Path) -> np.n
             "export the original series."
         )
     return values
+
+
+def _values(place: "Dataset", name: str) -> list[float]:
+    """The numbers of an attribute; as text of the file, which pydicom takes long to convert."""
+    element = place.get_item(name)
+    if element is not None and element.is_raw and isinstance(element.value, bytes):
+        texts = element.value.decode("ascii").strip(" \0").split("\\")
+        return [float(text) for text in texts if text.strip()]
+    return [float(value) for value in (place.get(name) or ()) if value is not None]
 
 
 def _scale(places: list["Dataset"], path: Path) -> tuple[float, float]:

@@ -69,7 +69,7 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     drawn = drawn_organs(segmentation, "an RT Structure Set")
     origin = origin_of(segmentation)
     with sources_told(segmentation):
-        header = source_headers(segmentation, series)[0]
+        header = source_headers(segmentation, series, ends=True)[0]
         dataset = _structure_set(header, series)
         dataset.StructureSetDescription = _description(origin)
         dataset.StructureSetROISequence = [

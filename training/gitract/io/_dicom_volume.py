@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Volume", "text_of", "volumes_in"]
 
-_NEEDED = ("SOPInstanceUID", "Rows", "Columns")
+# As numbers, since each name costs a search in pydicom's dictionary, file by file.
+_NEEDED = (0x00080018, 0x00280010, 0x00280011)  # SOPInstanceUID, Rows, Columns
+_PER_FRAME = 0x52009230  # PerFrameFunctionalGroupsSequence
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Volume:
     @property
     def is_multi_frame(self) -> bool:
         """Whether it is one file, with a place for each of its frames."""
-        return "PerFrameFunctionalGroupsSequence" in self.first
+        return _PER_FRAME in self.first
 
     @property
     def series_uid(self) -> str:
@@ -163,7 +165,7 @@ def volumes_in(files: Sequence[Path], report: Report = silent) -> tuple[list[Vol
             continue
         if header is None:
             continue
-        if "PerFrameFunctionalGroupsSequence" in header:
+        if _PER_FRAME in header:
             multi_frame.append(Volume({path: header}))
         else:
             # Some anonymizers empty the UIDs.
@@ -199,6 +201,6 @@ def _image_header(path: Path) -> "FileDataset | None":
     sop_class = header_sop_class(header)
     if sop_class and not is_of_images(sop_class):
         return None
-    if not sop_class or not all(name in header for name in _NEEDED):
+    if not sop_class or not all(tag in header for tag in _NEEDED):
         raise ValueError("it breaks off before its image")
     return header
