@@ -78,7 +78,7 @@ def read_layers(
     scan = read_scan(path, key=key, spacing=spacing, report=report)
     layers = [scan_to_layer(scan)]
     if isinstance(path, str | Path):
-        reference = read_reference(path, key=key)
+        reference = read_reference(path, key=key, spacing=spacing)
         if reference is not None:
             layers.append(segmentation_to_layer(reference, name=f"{scan.name} · reference"))
     return layers

@@ -6,6 +6,7 @@ would save it, where napari knows the format.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from gitract.errors import InputError
 from gitract.io import (
     SCAN_SUFFIXES,
     SEGMENTATION_SUFFIXES,
+    check_output,
     suffix_of,
     write_scan,
     write_segmentation,
 )
-from gitract.scan import Segmentation
+from gitract.scan import NiftiAxes, Segmentation
 from napari_gitract.layers import (
     LayerTuple,
     origin_of,
@@ -42,6 +44,7 @@ __all__ = [
 Writer = Callable[[str, np.ndarray, dict[str, Any]], list[str]]
 ManyWriter = Callable[[str, list[LayerTuple]], list[str]]
 _NAPARIS = (".tif", ".tiff")
+_PLACED = (".nii", ".nii.gz")
 
 
 def _labels_writer(suffix: str) -> Writer:
@@ -50,7 +53,7 @@ def _labels_writer(suffix: str) -> Writer:
     def write(path: str, data: np.ndarray, attributes: dict[str, Any]) -> list[str]:
         target = _named(path, suffix, SEGMENTATION_SUFFIXES)
         try:
-            segmentation = _segmentation(data, attributes)
+            segmentation = _segmentation(target, data, attributes)
         except InputError:
             if origin_of(attributes.get("metadata", {})) or target.suffix not in _NAPARIS:
                 raise
@@ -67,17 +70,23 @@ def _contours_writer(suffix: str) -> ManyWriter:
     """The writer of all Labels layers of a scan in a format that keeps overlaps."""
 
     def write(path: str, layers: list[LayerTuple]) -> list[str]:
-        parts = [_segmentation(data, attributes) for data, attributes, _ in layers]
         target = _named(path, suffix, SEGMENTATION_SUFFIXES)
+        parts = [_segmentation(target, data, attributes) for data, attributes, _ in layers]
         return [str(write_segmentation(united(parts), target))]
 
     return write
 
 
-def _segmentation(data: np.ndarray, attributes: dict[str, Any]) -> Segmentation:
+def _segmentation(target: Path, data: np.ndarray, attributes: dict[str, Any]) -> Segmentation:
     origin = origin_of(attributes.get("metadata", {}))
     if origin is not None:
+        check_output(target, inputs=[] if origin.source is None else [origin.source])
         return segmentation_of_labels(np.asarray(data), origin)
+    if suffix_of(target, _PLACED):
+        raise InputError(
+            f"The layer {attributes.get('name', 'Labels')!r} does not know where in the patient "
+            "it lies: save it as .tif, and read that onto its scan with Load scan."
+        )
     return segmentation_from_layer(_layer("Labels", data, attributes))
 
 
@@ -86,12 +95,18 @@ def _image_writer(suffix: str) -> Writer:
 
     def write(path: str, data: np.ndarray, attributes: dict[str, Any]) -> list[str]:
         target = _named(path, suffix, SCAN_SUFFIXES)
-        if origin_of(attributes.get("metadata", {})) is None and target.suffix in _NAPARIS:
+        origin = origin_of(attributes.get("metadata", {}))
+        if origin is None and target.suffix in _NAPARIS:
             from napari_builtins.io import napari_write_image
 
             written = napari_write_image(str(target), data, attributes)
             return [] if written is None else [written]
-        return [str(write_scan(scan_from_layer(_layer("Image", data, attributes)), target))]
+        scan = scan_from_layer(_layer("Image", data, attributes))
+        if origin is None:
+            scan = replace(scan, stored=NiftiAxes(placed=False))
+        elif origin.source is not None:
+            check_output(target, SCAN_SUFFIXES, inputs=[origin.source])
+        return [str(write_scan(scan, target))]
 
     return write
 

@@ -193,11 +193,13 @@ def segmentation_to_layer(
     organs = segmentation.organs
     colors: dict[int | None, str] = {None: UNKNOWN_ORGAN_COLOR, 0: "transparent"}
     colors.update({organ.id: organ.color for organ in organs})
+    shown = None if image_layer is None else origin_of(image_layer.metadata)
     origin = Origin(
         segmentation.name,
         segmentation.spacing,
         segmentation.affine,
         segmentation.shape,
+        None if shown is None else shown.source,
         slice_numbers=segmentation.slice_numbers,
         organs=organs,
         provenance=dict(segmentation.provenance),
@@ -240,6 +242,8 @@ def contour_layers(
     pairs = list(zip(segmentation.organs, segmentation.masks, strict=True))
     groups = [[(organ, mask) for organ, mask in pairs if organ in ORGANS]]
     covered = [np.any([mask for _, mask in groups[0]], axis=0) if groups[0] else None]
+    if "baseline" in segmentation.provenance and groups[0]:
+        covered = [np.ones(segmentation.shape, dtype=np.bool_)]  # it knows those organs alone
     for organ, mask in pairs:
         if organ in ORGANS:
             continue
@@ -255,6 +259,8 @@ def contour_layers(
     for place, group in enumerate(groups):
         organs = tuple(organ for organ, _ in group)
         part = replace(segmentation, masks=np.stack([m for _, m in group]), organs=organs)
+        if place:  # what is known of slices is about the organs of the models
+            part = replace(part, provenance={}, remarks=())
         title = name if not place else f"{name} · {', '.join(organ.title for organ in organs)}"
         layers.append(segmentation_to_layer(part, image_layer, name=title))
     return layers
@@ -317,20 +323,22 @@ def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
 def united(parts: Sequence[Segmentation]) -> Segmentation:
     """The contours of several layers of one scan together, as `contour_layers` parted them.
 
-    What is known of the first goes for all. An organ in several layers is their union.
+    What is known of the layer that a model drew goes for all. An organ in several layers
+    is their union.
 
     Raises
     ------
     InputError
-        The layers lie on different grids, or give one id to different organs.
+        The layers are of different scans, or give one id to different organs.
     """
-    first = parts[0]
+    first = next((part for part in parts if part.provenance), parts[0])
     masks: dict[Organ, np.ndarray] = {}
     for part in parts:
-        if part.shape != first.shape or not np.allclose(part.affine, first.affine, atol=1e-3):
+        apart = part.shape != first.shape or not np.array_equal(part.affine, first.affine)
+        if apart or (part.name, part.stored) != (first.name, first.stored):
             raise InputError(
-                f"The layers of {first.name!r} and {part.name!r} lie on different grids: "
-                "select those of one scan."
+                f"The layers of {first.name!r} and {part.name!r} are not of one scan: "
+                "save them one by one."
             )
         for organ, mask in zip(part.organs, part.masks, strict=True):
             masks[organ] = masks[organ] | mask if organ in masks else mask

@@ -30,6 +30,7 @@ __all__ = [
     "Spacing",
     "Stored",
     "axial_affine",
+    "corners_apart",
     "scaled_affine",
 ]
 
@@ -471,6 +472,12 @@ def _turn_onto(labels: Segmentation, scan: Scan) -> _AxisTurn | None:
         return None
     (i, j, k), (back_i, back_j, back_k) = axes.tolist(), backwards.tolist()
     return _AxisTurn((i, j, k), (back_i, back_j, back_k))
+
+
+def corners_apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """The largest distance, mm, between where two affines put a corner of a grid."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
+    return float(np.linalg.norm(_points(one, corners) - _points(other, corners), axis=1).max())
 
 
 def _points(affine: np.ndarray, indices: np.ndarray) -> np.ndarray:

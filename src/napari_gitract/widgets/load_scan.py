@@ -155,7 +155,7 @@ class LoadScan(Panel):
         except InputError as error:
             tell_error(error)
             return
-        path = Path(self.path.text().strip()).expanduser()
+        path = self._typed()
         as_labels, asked = self.as_labels.isChecked(), self._contents
 
         def work(report: Report) -> _Contents | list[LayerTuple]:
@@ -166,6 +166,9 @@ class LoadScan(Panel):
 
         say(self.status, "")
         self.run(f"Loading {path.name}", work, self.bar, self._take_result)
+
+    def _typed(self) -> Path:
+        return Path(self.path.text().strip()).expanduser()
 
     def _reading(self) -> Callable[[_Contents, Report], list[LayerTuple]]:
         """How to read what was found, by what the widget shows now.
@@ -205,6 +208,8 @@ class LoadScan(Panel):
             self._add(result)
 
     def _ask(self, contents: _Contents) -> None:
+        if contents.path != self._typed():
+            return  # another path was typed meanwhile
         self._contents = contents
         if contents.scans:
             self.scans.show_scans(contents.scans)

@@ -148,7 +148,6 @@ class Segment(Panel):
         def add(result: tuple[Segmentation, np.ndarray, dict[str, float]]) -> None:
             self._add(*result, image, slices)
 
-        self._show_volumes((), {})
         self.run(f"Segmenting {image.name}", work, self.bar, add)
 
     def _chosen_slices(self, image: Image) -> range | None:
@@ -242,11 +241,14 @@ class Segment(Panel):
             return
         with errors_shown():
             segmentation = segmentation_from_layer(self.result)
+            origin = origin_of(self.result.metadata)
+            source = None if origin is None else origin.source
 
             def work(report: Report) -> Path:
-                from gitract.io import write_segmentation
+                from gitract.io import check_output, write_segmentation
 
                 report(Progress(0, 0, f"Writing {Path(path).name}"))
+                check_output(path, inputs=[] if source is None else [source])
                 return write_segmentation(segmentation, path)
 
             self.run(f"Saving {self.result.name}", work, self.bar, self._say_saved)

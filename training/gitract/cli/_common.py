@@ -30,6 +30,7 @@ __all__ = [
     "progress_bar",
 ]
 
+_MOST_SLICES = 100_000
 # Paths may hold brackets, which are no markup.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
@@ -97,9 +98,12 @@ def parse_slices(text: str | None) -> list[int] | None:
     for part in text.split(","):
         first, colon, last = part.strip().partition(":")
         try:
-            slices += range(int(first), int(last)) if colon else [int(first)]
+            wanted = range(int(first), int(last)) if colon else range(int(first), int(first) + 1)
         except ValueError:
             raise InputError(f"Slices {text!r} are not like 40:60 or 40,52,63.") from None
+        if wanted.stop - wanted.start > _MOST_SLICES:
+            raise InputError(f"Slices {text!r} are more than a scan can have: give fewer.")
+        slices += wanted
     if not slices:
         raise InputError(f"Slices {text!r} hold no slice: the second number is not included.")
     return slices

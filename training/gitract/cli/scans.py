@@ -1,6 +1,6 @@
 """`gitract segment`, `convert`, `info`, `organs` and `phantom`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ from gitract.cli._common import (
     progress_bar,
 )
 from gitract.errors import InputError
-from gitract.progress import Progress
+from gitract.progress import Progress, Report
 from gitract.scan import Scan, Segmentation, Spacing
 
 if TYPE_CHECKING:
@@ -137,15 +137,13 @@ def convert(
         from gitract import io
 
         if reference or labels or scan is not None or choices or io.holds_labels(source):
-            io.check_output(output, inputs=[source, *([] if scan is None else [scan])])
+            tables = [place / "train.csv" for place in (source, *source.absolute().parents)]
+            io.check_output(output, inputs=[source, *tables, *([] if scan is None else [scan])])
             item: Scan | Segmentation
             if reference:
-                item = _reference(source, key)
+                item = _reference(source, key, millimetres)
             else:
-                onto = None if scan is None else io.read_scan(scan, key=key, report=report)
-                item = io.read_segmentation(
-                    source, scan=onto, spacing=millimetres, choices=choices or None
-                )
+                item = _contours(source, scan, key, millimetres, choices, report)
             written = io.write_segmentation(item, output)
         else:
             _check_scan_output(output, source)
@@ -177,10 +175,27 @@ def convert(
     print_result(as_json, content, show)
 
 
-def _reference(source: Path, key: str | None) -> Segmentation:
+def _contours(
+    source: Path,
+    scan: Path | None,
+    key: str | None,
+    spacing: Spacing | None,
+    choices: Mapping[str, str],
+    report: Report,
+) -> Segmentation:
+    """Contours, onto their scan where it is given; then the spacing is the scan's."""
+    from gitract.io import read_scan, read_segmentation
+
+    if scan is None:
+        return read_segmentation(source, spacing=spacing, choices=choices or None)
+    onto = read_scan(scan, key=key, spacing=spacing, report=report)
+    return read_segmentation(source, scan=onto, choices=choices or None)
+
+
+def _reference(source: Path, key: str | None, spacing: Spacing | None) -> Segmentation:
     from gitract.io import read_reference
 
-    found = read_reference(source, key=key)
+    found = read_reference(source, key=key, spacing=spacing)
     if found is None:
         raise InputError(f"There is no train.csv with contours for {source} near it.")
     return found
@@ -215,8 +230,9 @@ def info(
         from gitract import io
 
         if scan is not None or choices or io.holds_labels(source):
-            onto = None if scan is None else io.read_scan(scan, key=key, report=report)
-            content = _about_labels(source, onto, millimetres, choices)
+            content = _about_labels(
+                source, choices, lambda: _contours(source, scan, key, millimetres, choices, report)
+            )
         else:
             found = io.find_scans(source)
             if key is None and len(found) > 1:
@@ -276,7 +292,7 @@ def _about_scan(
         segmenting = f"{len(scan.voxels)} axial slices would be outlined"
     except InputError as error:
         segmenting = f"refused: {error}"
-    reference = read_reference(source, key=one.key)
+    reference = read_reference(source, key=one.key, spacing=spacing)
     return {
         "name": scan.name,
         "title": one.title,
@@ -295,14 +311,14 @@ def _about_scan(
 
 
 def _about_labels(
-    source: Path, scan: Scan | None, spacing: Spacing | None, choices: Mapping[str, str]
+    source: Path, choices: Mapping[str, str], read: Callable[[], Segmentation]
 ) -> dict[str, Any]:
-    from gitract.io import label_names, read_segmentation
+    from gitract.io import label_names
     from gitract.organ_names import OrganNames
 
-    names = label_names(source)
-    assigned = OrganNames.load().assign(names, choices)
-    known = {organ.name for organ in OrganNames.load().organs}
+    names, table = label_names(source), OrganNames.load()
+    assigned = table.assign(names, choices) if names else {}
+    known = {organ.name for organ in table.organs}
     content: dict[str, Any] = {
         "contours": {
             name: "left out" if organ is None
@@ -311,7 +327,7 @@ def _about_labels(
         }
     }  # fmt: skip
     try:
-        found = read_segmentation(source, scan=scan, spacing=spacing, choices=choices or None)
+        found = read()
     except InputError as error:
         return {**content, "refused": str(error)}
     return {

@@ -232,12 +232,14 @@ def _whole(scan: Scan) -> Scan:
     return scan
 
 
-def read_reference(path: str | Path, *, key: str | None = None) -> Segmentation | None:
+def read_reference(
+    path: str | Path, *, key: str | None = None, spacing: Spacing | None = None
+) -> Segmentation | None:
     """The reference contours of a scan, from the competition's ``train.csv`` near it.
 
     Parameters
     ----------
-    path, key
+    path, key, spacing
         What `read_scan` was given.
 
     Returns
@@ -254,7 +256,8 @@ def read_reference(path: str | Path, *, key: str | None = None) -> Segmentation 
     target = _existing(path)
     if _format_of(target) != "slices":
         return None
-    return competition.read_day_reference(select(competition.find_days(target), target, key).path)
+    day = select(competition.find_days(target), target, key).path
+    return competition.read_day_reference(day, spacing=spacing)
 
 
 def read_segmentation(
@@ -300,7 +303,7 @@ def read_segmentation(
         case "nifti":
             return nifti.read_segmentation(target, scan=scan, spacing=spacing, choices=choices)
         case "table":
-            return rle.read_segmentation(target, scan=scan)
+            return rle.read_segmentation(target, scan=scan, choices=choices)
         case "seg":
             return dicom_seg.read_segmentation(target, scan=scan, choices=choices)
         case "rtstruct":
@@ -409,8 +412,9 @@ def check_output(
             f"{target.name!r} has no suffix that can be written: choose {', '.join(suffixes)}."
         )
     for known in inputs if os.path.exists(target) else ():
-        if os.path.exists(known) and os.path.samefile(target, known):
-            raise InputError(f"{target} is the input itself: choose another name.")
+        place, read = target.resolve(), Path(known).resolve()
+        if place == read or place in read.parents or (place.is_dir() and read in place.parents):
+            raise InputError(f"{target} is the input itself or holds it: choose another name.")
     check_target(target)
     if scan is not None and suffix_of(target, suffixes) in _ONTO_SERIES:
         dicom.series_of(scan)

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ _NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.481.1",)  # RT Image: portal images, no s
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _SUFFIXES = ("", ".dcm", ".dicom", ".ima")
 _DEFER = 4096
+_FILTERS = threading.RLock()
 _DEPTH = 4
 
 # What is kept of a header; pixels are read later, from where pydicom found them.
@@ -109,8 +111,11 @@ def unreadable(path: Path, error: OSError) -> InputError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's warnings: they quote values of headers, names of patients among them."""
-    with warnings.catch_warnings():
+    """Without pydicom's warnings: they quote values of headers, names of patients among them.
+
+    One thread at a time, since Python keeps one list of filters for all of them.
+    """
+    with _FILTERS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pydicom")
         yield
 

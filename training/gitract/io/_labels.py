@@ -1,6 +1,7 @@
 """What the readers of label images share: whose organs the values are, and where they lie."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS, Organ
 from gitract.scan import Scan, Segmentation, Spacing, Stored
 
-__all__ = ["label_values", "segmentation_of", "whole_numbers"]
+__all__ = ["label_values", "renamed", "segmentation_of", "whole_numbers"]
 
 
 def whole_numbers(values: np.ndarray, where: Path) -> np.ndarray:
@@ -89,6 +90,7 @@ def segmentation_of(
         if is_of_segmentation(notes)
         else None
     )
+    noted = known is not None
     if known is None:
         known = {
             **_place(labels.shape, where, spacing, affine, scan),
@@ -99,9 +101,44 @@ def segmentation_of(
         labels, known["organs"] = _named(labels, where, choices)
     try:
         segmentation = Segmentation.of_labels(labels, **known)
+        if choices and noted:
+            segmentation = renamed(segmentation, choices)
         return segmentation if scan is None else segmentation.on(scan)
     except InputError as error:
         raise InputError(f"In {where}: {error}") from error
+
+
+def renamed(segmentation: Segmentation, choices: Mapping[str, str]) -> Segmentation:
+    """Contours whose organs are known by name, with other organs for some of them.
+
+    Parameters
+    ----------
+    segmentation
+        What was read.
+    choices
+        Organ's name -> organ, or ``-`` to leave it out.
+
+    Raises
+    ------
+    InputError
+        `choices` has a name that no organ has.
+    """
+    names = [organ.name for organ in segmentation.organs]
+    assigned = OrganNames.load().assign(list(choices), choices)
+    strange = [name for name in choices if name not in names]
+    if strange:
+        raise InputError(
+            f"There are no contours called {strange[0]!r}: there are {', '.join(names)}."
+        )
+    masks: dict[Organ, np.ndarray] = {}
+    for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
+        wanted = assigned.get(organ.name, organ)
+        if wanted is not None:
+            masks[wanted] = masks[wanted] | mask if wanted in masks else mask
+    if not masks:
+        raise InputError(f"Nothing of {segmentation.name!r} is left: leave fewer organs out.")
+    organs = tuple(sorted(masks, key=lambda organ: organ.id))
+    return replace(segmentation, masks=np.stack([masks[o] for o in organs]), organs=organs)
 
 
 def _place(

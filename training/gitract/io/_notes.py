@@ -12,10 +12,12 @@ import numpy as np
 
 from gitract.errors import InputError
 from gitract.organs import Organ
-from gitract.scan import NiftiAxes, Scan, Segmentation, Spacing
+from gitract.scan import NiftiAxes, Scan, Segmentation, Spacing, corners_apart
 
 __all__ = ["beside", "is_of_segmentation", "notes_of", "parsed", "read_beside", "restored"]
 
+# Over the whole grid: a thousandth of a pixel, summed up over a slice, moves an organ.
+_SAME_MM = 0.02
 _SCAN, _SEGMENTATION = "gitract scan", "gitract segmentation"
 
 
@@ -103,8 +105,8 @@ def restored(
         noted = np.array(notes["affine"], dtype=float)
         same = (
             tuple(notes["shape"]) == tuple(shape)
-            and (spacing is None or np.allclose(notes["spacing"], spacing, rtol=1e-3))
-            and (affine is None or np.allclose(noted, affine, atol=1e-2))
+            and (spacing is None or _same_extent(notes["spacing"], spacing, shape))
+            and (affine is None or corners_apart(noted, affine, shape) < _SAME_MM)
         )
         if not same:
             return None
@@ -125,3 +127,8 @@ def restored(
             f"The notes of {where} on its organs and geometry are damaged: save it again."
         ) from error
     return kept
+
+
+def _same_extent(one: Spacing, other: Spacing, shape: tuple[int, ...]) -> bool:
+    apart = np.abs(np.subtract(one, other, dtype=float)) * np.array(shape)
+    return bool(apart.max() < _SAME_MM)

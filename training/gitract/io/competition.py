@@ -284,10 +284,21 @@ def _read_voxels(
 def _write_slices(voxels: np.ndarray, item: Scan | Segmentation, path: Path) -> None:
     """Write pixels of 8 or 16 bits and the notes of their scan or segmentation."""
     numbers = _file_numbers(item.slice_numbers, len(voxels))
+    _check_replaces_its_kind(item, path)
     with replaced_folder(path, lambda name: _is_slice_name(name) or name == _NOTES_NAME) as new:
         for pixels, number in zip(voxels, numbers, strict=True):
             write_grey_png(pixels, new / slice_file_name(number, item.shape[1:], item.spacing))
         (new / _NOTES_NAME).write_text(json.dumps(notes_of(item)), encoding="utf-8")
+
+
+def _check_replaces_its_kind(item: Scan | Segmentation, path: Path) -> None:
+    """Refuse to put labels in the place of a scan's slices, or a scan in that of labels."""
+    notes = _notes(path)
+    same_kind = notes is not None and is_of_segmentation(notes) == isinstance(item, Segmentation)
+    if not same_kind and _holds_slices(path, None):
+        raise InputError(
+            f"{path} holds other slices, which would be replaced: choose another name."
+        )
 
 
 def _file_numbers(numbers: Sequence[int] | None, count: int) -> list[int]:
@@ -549,7 +560,9 @@ _TABLE_NAME = "train.csv"
 _LEVELS_SEARCHED = 4
 
 
-def read_day_reference(folder: str | Path) -> Segmentation | None:
+def read_day_reference(
+    folder: str | Path, *, spacing: Spacing | None = None
+) -> Segmentation | None:
     """The contours that the competition's ``train.csv`` has for a day.
 
     Parameters
@@ -557,6 +570,8 @@ def read_day_reference(folder: str | Path) -> Segmentation | None:
     folder
         As in `read_day`. The table is looked for in the day's folder and in the four
         folders above it.
+    spacing
+        As in `read_day`.
 
     Returns
     -------
@@ -579,11 +594,14 @@ def read_day_reference(folder: str | Path) -> Segmentation | None:
         if any(table.get(one) for one in ids):
             places = {organ.name: index for index, organ in enumerate(ORGANS)}
             shape = (slices[0].height, slices[0].width)
-            return Segmentation(
+            found = Segmentation(
                 masks=decode_masks(table, ids, shape, places, csv),
                 remarks=_remarks(name),
                 **_geometry(scans, slices),
             )
+            if spacing is None:
+                return found
+            return replace(found, spacing=spacing, affine=scaled_affine(found.affine, spacing))
     return None
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gitract.errors import InputError
 from gitract.io._files import replaced_file
+from gitract.io._labels import renamed
 from gitract.io._notes import beside, is_of_segmentation, notes_of, read_beside, restored
 from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS
@@ -304,7 +305,12 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
         notes.write_text(json.dumps(notes_of(segmentation)), encoding="utf-8")
 
 
-def read_segmentation(path: str | Path, *, scan: Scan | None = None) -> Segmentation:
+def read_segmentation(
+    path: str | Path,
+    *,
+    scan: Scan | None = None,
+    choices: Mapping[str, str] | None = None,
+) -> Segmentation:
     """Read the contours of one scan from a table; one written here comes back complete.
 
     Parameters
@@ -315,6 +321,8 @@ def read_segmentation(path: str | Path, *, scan: Scan | None = None) -> Segmenta
         The scan that they belong to. Where no notes stand beside the table, rows are
         found by the scan's name and slice numbers; in a table of a single scan by their
         numbers alone, and a remark says so.
+    choices
+        Organ's name -> organ, or ``-`` to leave it out.
 
     Returns
     -------
@@ -330,13 +338,16 @@ def read_segmentation(path: str | Path, *, scan: Scan | None = None) -> Segmenta
     csv = Path(path)
     table = read_rle_table(csv)
     segmentation = _noted(csv, table)
-    if segmentation is not None:
-        return segmentation if scan is None else segmentation.on(scan)
-    if scan is None:
-        raise InputError(
-            f"{csv} does not say how large a slice is: give the scan that its contours belong to."
-        )
-    return _onto(scan, csv, table)
+    if segmentation is None:
+        if scan is None:
+            raise InputError(
+                f"{csv} does not say how large a slice is: "
+                "give the scan that its contours belong to."
+            )
+        segmentation = _onto(scan, csv, table)
+    elif scan is not None:
+        segmentation = segmentation.on(scan)
+    return renamed(segmentation, choices) if choices else segmentation
 
 
 def _noted(csv: Path, table: Table) -> Segmentation | None:
