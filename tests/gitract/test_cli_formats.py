@@ -175,3 +175,49 @@ def test_a_scan_is_not_converted_to_contours(cli: Cli, series: Path, tmp_path: P
     assert result.code == 2
     assert "gitract segment" in result.err
     assert cli("convert", series, tmp_path / "out.xyz").code == 2
+
+
+def test_a_given_spacing_holds_for_the_reference_too(cli: Cli, day: Path, tmp_path: Path) -> None:
+    out = tmp_path / "truth.nii.gz"
+    assert cli("convert", day, out, "--reference", "--spacing", "2,1,1").code == 0
+    assert read_segmentation(out).spacing == pytest.approx((2.0, 1.0, 1.0))
+
+
+def test_organs_are_left_out_of_files_that_know_theirs(cli: Cli, day: Path, tmp_path: Path) -> None:
+    for name in ("truth.csv", "truth.nii.gz"):
+        source = tmp_path / name
+        assert cli("convert", day, source, "--reference").code == 0
+        out = tmp_path / f"out_{name}"
+        assert cli("convert", source, out, "--organ", "stomach=-").code == 0
+        assert "stomach" not in read_segmentation(out).volumes_ml
+        wrong = cli("convert", source, out, "--organ", "nonsense=stomach")
+        assert wrong.code == 2
+        assert "nonsense" in wrong.err
+
+
+def test_a_spacing_is_the_scans_where_it_has_none(
+    cli: Cli, phantom: tuple[Scan, Segmentation], tmp_path: Path
+) -> None:
+    import tifffile
+
+    raw, labels = tmp_path / "raw.tif", tmp_path / "labels.tif"
+    tifffile.imwrite(raw, phantom[0].voxels, photometric="minisblack")
+    tifffile.imwrite(labels, phantom[1].labels().array, photometric="minisblack")
+    command = ["convert", labels, tmp_path / "out.nii.gz", "--labels", "--scan", raw]
+    assert cli(*command).code == 2
+    assert cli(*command, "--spacing", "3,2.4,2.4").code == 0
+
+
+def test_too_many_slices_are_one_line(cli: Cli, day: Path, tmp_path: Path) -> None:
+    result = cli("segment", day, "-o", tmp_path / "o.tif", "--slices", "0:99999999999999")
+    assert result.code == 2
+    assert "give fewer" in result.err
+
+
+def test_the_table_of_a_data_set_is_not_replaced(
+    cli: Cli, phantom: tuple[Scan, Segmentation], tmp_path: Path
+) -> None:
+    day = write_day(tmp_path, *phantom)
+    before = (tmp_path / "train.csv").read_text()
+    assert cli("convert", day, tmp_path / "train.csv", "--reference").code == 2
+    assert (tmp_path / "train.csv").read_text() == before

@@ -144,6 +144,18 @@ def test_the_input_is_never_the_output(series: Path, tmp_path: Path, cli: Cli) -
     assert tree(tmp_path) == before
 
 
+def test_a_folder_that_holds_the_input_is_not_replaced(tmp_path: Path, cli: Cli) -> None:
+    scan, _ = abdomen((4, 40, 44), seed=1)
+    series = write_scan(scan, tmp_path / "scan.dcm")
+    slices = write_scan(scan, tmp_path / "scan.png")
+    before = tree(tmp_path)
+    inside = sorted(series.iterdir())[0]
+    assert cli("convert", inside, series).code == 2
+    assert cli("convert", tmp_path, series, "--key", "1").code == 2
+    assert cli("segment", series, "-o", slices).code == 2  # a scan's slices, not labels
+    assert tree(tmp_path) == before
+
+
 def _one_slice(folder: Path) -> Path:
     voxels = np.zeros((1, 30, 30), np.uint16)
     return write_scan(Scan(voxels, (3.0, 1.0, 1.0)), folder / "one.nii.gz")

@@ -7,12 +7,14 @@ import pytest
 import SimpleITK
 from napari.layers import Image, Labels
 
+from gitract.baseline import slice_digests
 from gitract.errors import InputError
 from gitract.io import read_scan, read_segmentation, write_scan, write_segmentation
 from gitract.organs import Organ
 from gitract.scan import DicomSeries, NiftiAxes, Scan
 from napari_gitract import jobs
 from napari_gitract.layers import (
+    contour_layers,
     origin_of,
     scan_from_layer,
     scan_to_layer,
@@ -283,3 +285,35 @@ def test_values_of_other_programs_are_not_taken_for_our_organs(load, phantom, tm
     assert load(path) == []
     rows = load.widget.names.rows
     assert [rows.cellWidget(row, 1).currentText() for row in range(2)] == ["leave out"] * 2
+
+
+def test_only_the_layer_that_a_model_drew_knows_what_was_edited(phantom):
+    labels = phantom[1].labels().array
+    drawn = dataclasses.replace(
+        phantom[1],
+        masks=np.concatenate([phantom[1].masks, phantom[1].masks[:1]]),
+        organs=(*phantom[1].organs, Organ(18, "gtv_1", "#ff0000")),
+        provenance={"model": "m", "baseline": slice_digests(labels)},
+    )
+    first, second = (origin_of(layer[1]["metadata"]) for layer in contour_layers(drawn, name="n"))
+    assert first.provenance["model"] == "m"
+    assert [organ.id for organ in first.organs] == [1, 2, 3]
+    assert not second.provenance
+
+
+def test_layers_of_different_scans_are_not_saved_as_one(viewer, phantom, tmp_path):
+    layers = set()
+    for name in ("case1_day0", "case2_day5"):
+        contours = dataclasses.replace(phantom[1], name=name)
+        layers.add(viewer.add_labels(contours.labels().array, **segmentation_to_layer(contours)[1]))
+    viewer.layers.selection = layers
+    with pytest.raises(InputError, match="not of one scan"):
+        viewer.layers.save(str(tmp_path / "out.csv"), selected=True, plugin="napari-gitract")
+
+
+def test_labels_that_know_no_place_are_not_given_one(viewer, tmp_path):
+    labels = viewer.add_labels(np.ones((3, 8, 9), np.uint8), scale=(3, 1.5, 1.5), units=("mm",) * 3)
+    viewer.layers.selection = {labels}
+    with pytest.raises(InputError, match="does not know where"):
+        viewer.layers.save(str(tmp_path / "out.nii.gz"), selected=True, plugin="napari-gitract")
+    assert list(tmp_path.iterdir()) == []
