@@ -24,7 +24,9 @@ from gitract.io import (
 from gitract.scan import NiftiAxes, Segmentation
 from napari_gitract.layers import (
     LayerTuple,
+    Origin,
     origin_of,
+    origin_of_image_like,
     scan_from_layer,
     segmentation_from_layer,
     segmentation_of_labels,
@@ -44,7 +46,7 @@ __all__ = [
 Writer = Callable[[str, np.ndarray, dict[str, Any]], list[str]]
 ManyWriter = Callable[[str, list[LayerTuple]], list[str]]
 _NAPARIS = (".tif", ".tiff")
-_PLACED = (".nii", ".nii.gz")
+_PLACED = (".nii", ".nii.gz", ".csv", ".seg.dcm", ".rtstruct.dcm")
 
 
 def _labels_writer(suffix: str) -> Writer:
@@ -82,12 +84,25 @@ def _segmentation(target: Path, data: np.ndarray, attributes: dict[str, Any]) ->
     if origin is not None:
         check_output(target, inputs=[] if origin.source is None else [origin.source])
         return segmentation_of_labels(np.asarray(data), origin)
+    origin = _origin_of_scan_below(data, attributes)
+    if origin is not None:
+        return segmentation_of_labels(np.asarray(data), origin)
     if suffix_of(target, _PLACED):
         raise InputError(
             f"The layer {attributes.get('name', 'Labels')!r} does not know where in the patient "
-            "it lies: save it as .tif, and read that onto its scan with Load scan."
+            "it lies: open the scan that it was painted on, alone of its size, and save again."
         )
     return segmentation_from_layer(_layer("Labels", data, attributes))
+
+
+def _origin_of_scan_below(data: np.ndarray, attributes: dict[str, Any]) -> Origin | None:
+    """The origin of the scan that a layer of the user's own was painted on, if it is open."""
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    if viewer is None or "scale" not in attributes:
+        return None
+    return origin_of_image_like(viewer.layers, np.shape(data), attributes["scale"])
 
 
 def _image_writer(suffix: str) -> Writer:

@@ -7,7 +7,7 @@ its `Origin` still knows the scan's own geometry, and a segmentation takes over 
 transform that the image has now.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ __all__ = [
     "contrast_limits",
     "origin_by_scale",
     "origin_of",
+    "origin_of_image_like",
     "painted_volumes",
     "scan_from_layer",
     "scan_to_layer",
@@ -398,6 +399,34 @@ def _transform(layer: "Layer") -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
+
+
+def origin_of_image_like(
+    layers: "Iterable[Layer]", shape: tuple[int, ...], scale: Sequence[float]
+) -> Origin | None:
+    """Where a layer lies that the user made over a scan: as the one image of its size does.
+
+    Parameters
+    ----------
+    layers
+        Of the viewer.
+    shape, scale
+        Of the layer in question.
+
+    Returns
+    -------
+    Origin or None
+        None where no scan has that size, or several have.
+    """
+    from napari.layers import Image
+
+    found = {}
+    for layer in layers:
+        origin = origin_of(layer.metadata)
+        fits = isinstance(layer, Image) and tuple(layer.data.shape) == tuple(shape)
+        if origin is not None and fits and np.allclose(layer.scale, scale):
+            found[origin.name, origin.affine.tobytes()] = replace(origin, remarks=())
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def origin_by_scale(layer: "Layer") -> Origin:

@@ -12,12 +12,18 @@ layer's `Origin`, and so survives saving and reopening.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 from psygnal import Signal
 
-from napari_gitract.layers import METADATA_KEY, Origin, origin_by_scale, origin_of
+from napari_gitract.layers import (
+    METADATA_KEY,
+    Origin,
+    origin_by_scale,
+    origin_of,
+    origin_of_image_like,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -84,7 +90,8 @@ class Workspace:
     _all: "WeakKeyDictionary[ViewerModel, Workspace]" = WeakKeyDictionary()
 
     def __init__(self, viewer: "ViewerModel") -> None:
-        # The viewer is the key of `_all`: kept here as well, it would never be freed.
+        # The viewer is the key of `_all`: held fast here as well, it would never be freed.
+        self._viewer = ref(viewer)
         self._watched: WeakSet[Layer] = WeakSet()
         for layer in viewer.layers:
             self._watch(layer)
@@ -146,7 +153,10 @@ class Workspace:
     def _decide(self, layer: "Labels", *, accepted: set[int], left_out: set[int]) -> None:
         origin = origin_of(layer.metadata)
         if origin is None:
-            origin = origin_by_scale(layer)
+            viewer = self._viewer()
+            others = () if viewer is None else viewer.layers
+            below = origin_of_image_like(others, layer.data.shape, layer.scale)
+            origin = below or origin_by_scale(layer)
         decided = {ACCEPTED: sorted(accepted), LEFT_OUT: sorted(left_out)}
         provenance = {**origin.provenance, **decided}
         layer.metadata = {**layer.metadata, METADATA_KEY: replace(origin, provenance=provenance)}

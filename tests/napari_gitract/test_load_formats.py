@@ -317,3 +317,21 @@ def test_labels_that_know_no_place_are_not_given_one(viewer, tmp_path):
     with pytest.raises(InputError, match="does not know where"):
         viewer.layers.save(str(tmp_path / "out.nii.gz"), selected=True, plugin="napari-gitract")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".rtstruct.dcm", ".nii.gz", ".csv", ".tif"])
+def test_labels_that_the_user_made_over_a_scan_lie_where_it_lies(
+    viewer, load, series, tmp_path, suffix
+):
+    load(series)
+    labels = viewer.add_labels(
+        np.zeros((6, 40, 48), np.uint8), scale=viewer.layers[0].scale, units=("mm",) * 3
+    )
+    labels.data[1, 4:9, 5:11] = 3
+    viewer.layers.selection = {labels}
+    path = tmp_path / f"own{suffix}"
+    assert viewer.layers.save(str(path), selected=True, plugin="napari-gitract") == [str(path)]
+    scan = read_scan(series)
+    again = read_segmentation(path, scan=scan)
+    np.testing.assert_array_equal(again.labels().array, labels.data)
+    np.testing.assert_allclose(again.affine, scan.affine)
