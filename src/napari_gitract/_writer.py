@@ -25,12 +25,12 @@ from gitract.scan import NiftiAxes, Segmentation
 from napari_gitract.layers import (
     LayerTuple,
     Origin,
+    joined,
     origin_of,
     origin_of_image_like,
     scan_from_layer,
     segmentation_from_layer,
     segmentation_of_labels,
-    united,
 )
 
 __all__ = [
@@ -74,18 +74,16 @@ def _contours_writer(suffix: str) -> ManyWriter:
     def write(path: str, layers: list[LayerTuple]) -> list[str]:
         target = _named(path, suffix, SEGMENTATION_SUFFIXES)
         parts = [_segmentation(target, data, attributes) for data, attributes, _ in layers]
-        return [str(write_segmentation(united(parts), target))]
+        return [str(write_segmentation(joined(parts), target))]
 
     return write
 
 
 def _segmentation(target: Path, data: np.ndarray, attributes: dict[str, Any]) -> Segmentation:
-    origin = origin_of(attributes.get("metadata", {}))
+    own = origin_of(attributes.get("metadata", {}))
+    origin = own or _origin_of_scan_below(data, attributes)
     if origin is not None:
         check_output(target, inputs=[] if origin.source is None else [origin.source])
-        return segmentation_of_labels(np.asarray(data), origin)
-    origin = _origin_of_scan_below(data, attributes)
-    if origin is not None:
         return segmentation_of_labels(np.asarray(data), origin)
     if suffix_of(target, _PLACED):
         raise InputError(

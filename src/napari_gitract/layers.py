@@ -17,7 +17,16 @@ import numpy as np
 from gitract.errors import InputError
 from gitract.organs import ORGANS, Organ
 from gitract.orientation import hangs_reversed
-from gitract.scan import DicomSeries, NiftiAxes, Scan, Segmentation, Spacing, Stored, axial_affine
+from gitract.scan import (
+    DicomSeries,
+    NiftiAxes,
+    Scan,
+    Segmentation,
+    Spacing,
+    Stored,
+    axial_affine,
+    united,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -37,7 +46,7 @@ __all__ = [
     "segmentation_from_layer",
     "segmentation_of_labels",
     "segmentation_to_layer",
-    "united",
+    "joined",
     "usual_suffix",
 ]
 
@@ -321,7 +330,7 @@ def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
     )
 
 
-def united(parts: Sequence[Segmentation]) -> Segmentation:
+def joined(parts: Sequence[Segmentation]) -> Segmentation:
     """The contours of several layers of one scan together, as `contour_layers` parted them.
 
     What is known of the layer that a model drew goes for all. An organ in several layers
@@ -333,7 +342,6 @@ def united(parts: Sequence[Segmentation]) -> Segmentation:
         The layers are of different scans, or give one id to different organs.
     """
     first = next((part for part in parts if part.provenance), parts[0])
-    masks: dict[Organ, np.ndarray] = {}
     for part in parts:
         apart = part.shape != first.shape or not np.array_equal(part.affine, first.affine)
         if apart or (part.name, part.stored) != (first.name, first.stored):
@@ -341,15 +349,14 @@ def united(parts: Sequence[Segmentation]) -> Segmentation:
                 f"The layers of {first.name!r} and {part.name!r} are not of one scan: "
                 "save them one by one."
             )
-        for organ, mask in zip(part.organs, part.masks, strict=True):
-            masks[organ] = masks[organ] | mask if organ in masks else mask
-    ids = [organ.id for organ in masks]
-    if len(set(ids)) < len(ids):
+    organs, masks = united(
+        pair for part in parts for pair in zip(part.organs, part.masks, strict=True)
+    )
+    if len({organ.id for organ in organs}) < len(organs):
         raise InputError(
             f"The layers of {first.name!r} give one id to different organs: save them one by one."
         )
-    organs = tuple(sorted(masks, key=lambda organ: organ.id))
-    return replace(first, masks=np.stack([masks[organ] for organ in organs]), organs=organs)
+    return replace(first, masks=masks, organs=organs)
 
 
 def usual_suffix(stored: Stored | None) -> str:

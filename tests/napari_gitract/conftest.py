@@ -17,6 +17,7 @@ from gitract.errors import InputError, Stopped
 from gitract.organs import ORGANS, Organ
 from gitract.progress import Progress, silent
 from gitract.scan import Scan, Segmentation
+from napari_gitract import jobs
 
 
 @pytest.fixture
@@ -28,6 +29,19 @@ def backend(monkeypatch) -> "FakeBackend":
         package, _, attribute = name.rpartition(".")
         monkeypatch.setattr(sys.modules[package], attribute, module, raising=False)
     return fake
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[str]:
+    """The sentences that were shown to the user."""
+    sentences: list[str] = []
+    monkeypatch.setattr(jobs, "show_error", sentences.append)
+    return sentences
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from gitract.errors import InputError
 from gitract.io import read_scan, read_segmentation, write_scan, write_segmentation
 from gitract.organs import Organ
 from gitract.scan import DicomSeries, NiftiAxes, Scan
-from napari_gitract import jobs
 from napari_gitract.layers import (
     contour_layers,
     origin_of,
@@ -34,18 +33,6 @@ def phantom():
 def series(tmp_path, phantom):
     """The phantom as a DICOM series."""
     return write_scan(phantom[0], tmp_path / "series.dcm")
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    sentences: list[str] = []
-    monkeypatch.setattr(jobs, "show_error", sentences.append)
-    return sentences
-
-
-@pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer()
 
 
 @pytest.fixture

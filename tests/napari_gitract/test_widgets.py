@@ -7,24 +7,11 @@ import pytest
 from qtpy.QtCore import Qt
 
 from gitract.errors import InputError
-from napari_gitract import jobs
 from napari_gitract.layers import scan_to_layer
 from napari_gitract.widgets._card import HIGHLIGHT
 from napari_gitract.workspace import go_to_slice
 
 SEGMENT, FINE_TUNE, MODELS, LOAD = "Segment", "Fine-tune", "Models", "Load scan"
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    sentences: list[str] = []
-    monkeypatch.setattr(jobs, "show_error", sentences.append)
-    return sentences
-
-
-@pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer()
 
 
 @pytest.fixture

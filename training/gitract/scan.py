@@ -7,7 +7,7 @@ No file format and no torch here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "axial_affine",
     "corners_apart",
     "scaled_affine",
+    "united",
 ]
 
 Spacing = tuple[float, float, float]
@@ -472,6 +473,28 @@ def _turn_onto(labels: Segmentation, scan: Scan) -> _AxisTurn | None:
         return None
     (i, j, k), (back_i, back_j, back_k) = axes.tolist(), backwards.tolist()
     return _AxisTurn((i, j, k), (back_i, back_j, back_k))
+
+
+def united(
+    parts: Iterable[tuple[Organ, npt.NDArray[np.bool_]]],
+) -> tuple[tuple[Organ, ...], npt.NDArray[np.bool_]]:
+    """Organs by id, and a mask of each: the union where an organ has several parts.
+
+    Parameters
+    ----------
+    parts
+        Organ and mask ``(slice, row, column)``; at least one.
+
+    Returns
+    -------
+    tuple
+        The `organs` and ``masks`` of a `Segmentation`.
+    """
+    masks: dict[Organ, npt.NDArray[np.bool_]] = {}
+    for organ, mask in parts:
+        masks[organ] = masks[organ] | mask if organ in masks else mask
+    organs = tuple(sorted(masks, key=lambda organ: organ.id))
+    return organs, np.stack([masks[organ] for organ in organs])
 
 
 def corners_apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:

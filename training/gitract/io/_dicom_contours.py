@@ -23,7 +23,7 @@ from gitract.io._files import replaced_file
 from gitract.io._notes import beside, is_of_segmentation, notes_of, read_beside, restored
 from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS, Organ
-from gitract.scan import DicomSeries, Scan, Segmentation
+from gitract.scan import DicomSeries, Scan, Segmentation, corners_apart
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -351,12 +351,10 @@ def source_headers(
     shape = (len(series.images), int(headers[0].Rows), int(headers[0].Columns))
     expected = segmentation.affine.copy()
     expected[:3, 0] *= (len(series.images) - 1) / (len(images) - 1)
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (len(images) - 1, shape[1] - 1, shape[2] - 1)
-    apart = np.column_stack([corners, np.ones(8)]) @ (grid.affine - expected).T
     if (
         shape != segmentation.shape
         or [frame.image for frame in grid.frames] != list(images)
-        or np.linalg.norm(apart, axis=1).max() > _SAME_MM
+        or corners_apart(grid.affine, expected, (len(images), *shape[1:])) > _SAME_MM
     ):
         raise InputError(
             f"The contours {segmentation.name!r} do not lie where the files of their series do, "

@@ -36,12 +36,12 @@ _STRUCTURE = Code("91723000", "Anatomical Structure")
 _LESION = Code("49755003", "Morphologically Abnormal Structure")
 _ARTIFICIAL_INTELLIGENCE = Code("123110", "Artificial Intelligence", "DCM")
 
-# What highdicom copies without looking whether it is there; the standard lets it be empty.
 # What highdicom would copy though nothing is linked by it.
 _NOT_COPIED = (
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
     *("PatientComments", "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames"),
 )
+# What highdicom copies without looking whether it is there; the standard lets it be empty.
 _COPIED = (
     "PatientID",
     "PatientName",

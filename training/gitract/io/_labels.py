@@ -12,7 +12,7 @@ from gitract.io._files import stem_of
 from gitract.io._notes import is_of_segmentation, restored
 from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS, Organ
-from gitract.scan import Scan, Segmentation, Spacing, Stored
+from gitract.scan import Scan, Segmentation, Spacing, Stored, united
 
 __all__ = ["label_values", "renamed", "segmentation_of", "whole_numbers"]
 
@@ -130,15 +130,15 @@ def renamed(segmentation: Segmentation, choices: Mapping[str, str]) -> Segmentat
         raise InputError(
             f"There are no contours called {strange[0]!r}: there are {', '.join(names)}."
         )
-    masks: dict[Organ, np.ndarray] = {}
-    for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
-        wanted = assigned.get(organ.name, organ)
-        if wanted is not None:
-            masks[wanted] = masks[wanted] | mask if wanted in masks else mask
-    if not masks:
+    parts = [
+        (wanted, mask)
+        for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True)
+        if (wanted := assigned.get(organ.name, organ)) is not None
+    ]
+    if not parts:
         raise InputError(f"Nothing of {segmentation.name!r} is left: leave fewer organs out.")
-    organs = tuple(sorted(masks, key=lambda organ: organ.id))
-    return replace(segmentation, masks=np.stack([masks[o] for o in organs]), organs=organs)
+    organs, masks = united(parts)
+    return replace(segmentation, masks=masks, organs=organs)
 
 
 def _place(

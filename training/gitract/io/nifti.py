@@ -25,7 +25,14 @@ from gitract.io._labels import label_values, segmentation_of, whole_numbers
 from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
 from gitract.io.found import FoundScan
 from gitract.progress import Progress, Report, silent
-from gitract.scan import NiftiAxes, Scan, Segmentation, Spacing, scaled_affine
+from gitract.scan import (
+    NiftiAxes,
+    Scan,
+    Segmentation,
+    Spacing,
+    corners_apart,
+    scaled_affine,
+)
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -406,7 +413,7 @@ def _placement(
     if not has_sform:
         return _qform(header), ()
     affine = header.get_sform()
-    apart = _apart(affine, _qform(header), grid) if has_qform else 0.0
+    apart = corners_apart(affine, _qform(header), grid) if has_qform else 0.0
     return affine, (_TWICE.format(apart),) if apart > _SAME_MM else ()
 
 
@@ -418,13 +425,6 @@ def _qform(header: "Nifti1Header") -> np.ndarray:
         for axis, part in zip("bcd", quaternion, strict=True):
             header[f"quatern_{axis}"] = part / length
     return header.get_qform()
-
-
-def _apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """The largest distance between where two matrices put the corners of a grid."""
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
-    offsets = (one - other) @ np.column_stack([corners, np.ones(8)]).T
-    return float(np.linalg.norm(offsets[:3], axis=0).max())
 
 
 def _noted(
@@ -587,7 +587,7 @@ def _header_for(
     header.set_sform(affine, code=code)
     header.set_qform(affine, code=code)
     # A qform has no room for skewed axes, and near half turns too few digits.
-    if not _apart(_qform(header), affine, stored.shape) < _SAME_MM:
+    if not corners_apart(_qform(header), affine, stored.shape) < _SAME_MM:
         header.set_qform(None, code="unknown")
     notes = json.dumps(notes_of(item)).encode()
     header.extensions.append(Nifti1Extension(_COMMENT, notes))
