@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from _bench import finish
-from gitract.evaluate import OrganScore, evaluate, mean_by_organ
+from gitract.evaluate import evaluate
+from gitract.evaluation import Evaluation
 from gitract.predict import Segmenter
 
 
@@ -27,21 +28,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     patients = sorted(path.parent.name for path in options.folds.glob("*/model"))
-    held_out: list[OrganScore] = []
-    for patient in patients:
-        segmenter = Segmenter(options.folds / patient / "model")
-        held_out += evaluate(segmenter, options.data, cases=[patient])
-    installed = Segmenter("gi-tract-small")
-    seen = evaluate(installed, options.data, cases=patients)
-    by_key = {(s.scan, s.organ): s for s in seen}
+    held_out = Evaluation.merged(
+        evaluate(Segmenter(options.folds / patient / "model"), options.data, cases=[patient])
+        for patient in patients
+    )
+    seen = evaluate(Segmenter("gi-tract-small"), options.data, cases=patients)
+    by_key = {(s.scan, s.organ): s for s in seen.scores}
     rows = []
-    for s in sorted(held_out, key=lambda s: s.scan):
+    for s in sorted(held_out.scores, key=lambda s: s.scan):
         other = by_key[s.scan, s.organ]
         rows.append([
             s.scan, s.organ, cell(s.dice), cell(s.slice_dice), cell(other.dice),
             f"{s.volume_ml:.0f}", f"{s.true_volume_ml:.0f}",
         ])  # fmt: skip
-    means, memory = mean_by_organ(held_out), mean_by_organ(seen)
+    means, memory = held_out.mean_dice, seen.mean_dice
     rows += [["mean over patients", o, cell(means[o]), "", cell(memory[o]), "", ""] for o in means]
     finish(
         "Accuracy by cross-validation over patients",
