@@ -16,7 +16,7 @@ from _bench import finish, median_seconds
 from gitract.io import read_scan
 from gitract.phantom import abdomen
 from gitract.predict import Segmenter
-from gitract.preparation import network_input, prepare_slices
+from gitract.preparation import network_input, prepare_scan
 from gitract.scan import Scan
 
 BATCH = 8  # as gitract.predict uses on a CPU
@@ -25,10 +25,10 @@ BATCH = 8  # as gitract.predict uses on a CPU
 def measure(scan: Scan, segmenter: Segmenter, rounds: int) -> list[str]:
     """One row of the table."""
     network, preparation = segmenter._network, segmenter.config.preparation
-    prepared = prepare_slices(scan.voxels, scan.spacing, preparation)
-    count = len(scan.voxels)
+    slices = prepare_scan(scan.voxels, scan.spacing, preparation).slices
+    count = len(slices)
     batches = [
-        network_input(prepared, list(range(i, min(i + BATCH, count))), preparation).to(
+        network_input(slices, list(range(i, min(i + BATCH, count))), preparation).to(
             segmenter.device, memory_format=torch.channels_last
         )
         for i in range(0, count, BATCH)

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from gitract.errors import InputError
-from gitract.model_config import ModelConfig, NetworkConfig, read_model_config
+from gitract.model_config import ModelConfig, NetworkConfig, Preparation, read_model_config
 from gitract.model_store import ModelStore
 from gitract.models import create_model, load_network, model_names, save_model
-from gitract.models.weights import build_network
+from gitract.models.ensemble import Ensemble, ensemble_of
+from gitract.models.weights import build_network, start_from
+from gitract.organs import ORGANS
+from sentences import assert_one_sentence
 
 OPTIONS = {"encoder": "mobilenet_v2", "decoder_channels": [16, 8, 8, 8, 8]}
 
@@ -170,6 +176,257 @@ def test_the_model_that_ships_is_whole_and_small() -> None:
     with torch.inference_mode():
         image = torch.rand(1, config.preparation.channels, 40, 40)
         assert torch.isfinite(network(image)).all()
+
+
+# --- 3-D, auxiliary outputs, ensembles -----------------------------------------------------
+
+SEGRESNET = {"width": 8, "blocks": [1, 1, 1]}
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (5, 9, 14), (8, 16, 12)])
+def test_a_3d_network_takes_patches_of_every_size(size: tuple[int, int, int]) -> None:
+    network = create_model("segresnet", in_channels=1, classes=2, **SEGRESNET).eval()
+    image = torch.rand(2, 1, *size)
+    with torch.inference_mode():
+        found = network(image)
+        padding = [n for extent in size[::-1] for n in (0, -extent % 4)]
+        padded = network(torch.nn.functional.pad(image, padding))
+    assert found.shape == (2, 2, *size)
+    torch.testing.assert_close(found, padded[..., : size[0], : size[1], : size[2]])
+
+
+@pytest.mark.parametrize(("dimensions", "size"), [(2, (20, 36)), (3, (7, 20, 36))])
+def test_deep_supervision_answers_coarser_in_training_only(
+    dimensions: int, size: tuple[int, ...]
+) -> None:
+    options = {**SEGRESNET, "dimensions": dimensions, "deep_supervision": 1}
+    network = create_model("segresnet", in_channels=1, classes=2, **options)
+    image = torch.rand(2, 1, *size)
+    logits, coarse = network(image)
+    assert logits.shape == (2, 2, *size)
+    assert coarse.shape == (2, 2, *(-(-side // 2) for side in size))
+    network.eval()
+    assert network(image).shape == (2, 2, *size)
+
+
+def test_presence_is_told_in_training_only() -> None:
+    network = create_model("encoder_unet", in_channels=3, classes=2, presence=True, **OPTIONS)
+    image = torch.rand(2, 3, 40, 50)
+    logits, presence = network(image)
+    assert logits.shape == (2, 2, 40, 50)
+    assert presence.shape == (2, 2)
+    assert network.eval()(image).shape == (2, 2, 40, 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("segresnet", {"dimensions": 4}, "dimensions is 4"),
+        ("segresnet", {"width": 12}, "multiple of 8"),
+        ("segresnet", {"blocks": [2]}, "blocks"),
+        ("segresnet", {"blocks": 2}, "cannot be built"),
+        ("segresnet", {"deep_supervision": 9}, "deep_supervision"),
+        ("ensemble", {"members": 0, "network": {"name": "segresnet"}}, "members is 0"),
+        ("ensemble", {"members": 2}, "network"),
+        ("ensemble", {"members": 2, "network": "segresnet"}, "hold the name"),
+        ("ensemble", {"members": 2, "network": {"name": "segresnet", "width": 8}}, "more than"),
+        ("ensemble", {"members": 2, "network": {"name": "segresnet", "options": {"width": 7}}},
+         "width is 7"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_one_sentence(
+    name: str, options: dict[str, object], part: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        create_model(name, in_channels=1, classes=2, **options)
+    assert_one_sentence(error, part)
+
+
+@pytest.mark.parametrize(
+    ("network", "preparation", "part"),
+    [
+        ({"name": "segresnet", "options": SEGRESNET}, {}, "preparation.patch"),
+        ({"name": "segresnet", "options": {**SEGRESNET, "dimensions": 2}},
+         {"patch": (8, 16, 16)}, "preparation.patch"),
+        ({"name": "encoder_unet", "options": OPTIONS}, {"patch": (8, 16, 16)}, "2-D"),
+        ({"name": "ensemble", "options": {"members": 1, "network": {"name": "segresnet"}}}, {},
+         "3-D"),
+        ({"name": "ensemble", "options": {}}, {}, "cannot be built"),
+    ],
+)  # fmt: skip
+def test_a_network_that_does_not_fit_the_preparation_is_refused(
+    tiny_config: ModelConfig, network: dict[str, object], preparation: dict[str, object], part: str
+) -> None:
+    changes = {
+        "network": NetworkConfig.model_validate(network),
+        "preparation": Preparation.model_validate(preparation),
+    }
+    with pytest.raises(InputError) as error:
+        build_network(tiny_config.model_copy(update=changes))
+    assert_one_sentence(error, part)
+
+
+class _Constant(torch.nn.Module):
+    """The same logit everywhere."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.logit = logit
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(images, self.logit)
+
+
+@settings(max_examples=30, deadline=None)
+@given(logits=st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=5))
+def test_an_ensemble_answers_the_logit_of_the_mean_probability(logits: list[float]) -> None:
+    found = Ensemble([_Constant(logit) for logit in logits])(torch.zeros(1, 1, 2, 2))
+    exact = torch.tensor(logits, dtype=torch.float64)
+    chance, other = torch.sigmoid(exact).mean(), torch.sigmoid(-exact).mean()
+    expected = float(chance.log() - other.log())
+    assert found[0, 0, 0, 0].item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.fixture(params=["2-D", "3-D"])
+def members(
+    request: pytest.FixtureRequest, tmp_path: Path, tiny_config: ModelConfig
+) -> tuple[list[Path], torch.Tensor]:
+    """Two models that differ in their weights alone, and an image for them."""
+    config = tiny_config
+    image = torch.rand(2, tiny_config.preparation.channels, 21, 30)
+    if request.param == "3-D":
+        changes = {
+            "network": NetworkConfig(name="segresnet", options=SEGRESNET),
+            "preparation": Preparation(patch=(8, 16, 16)),
+        }
+        config = tiny_config.model_copy(update=changes)
+        image = torch.rand(2, 1, 9, 21, 30)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        save_model(build_network(config), config, "# One\n", folder)
+    return folders, image
+
+
+@torch.inference_mode()
+def test_an_ensemble_of_models_is_one_model(
+    members: tuple[list[Path], torch.Tensor], tmp_path: Path
+) -> None:
+    folders, image = members
+    network, config = ensemble_of(folders)
+    save_model(network, config, "# Both\n", tmp_path / "both")
+    both, written = load_network(tmp_path / "both")
+    chances = [torch.sigmoid(load_network(folder)[0](image)) for folder in folders]
+    assert not torch.allclose(*chances)
+    torch.testing.assert_close(torch.sigmoid(both(image)), sum(chances) / 2)
+    assert torch.equal(both.train()(image), network.train()(image))
+    first = read_model_config(folders[0])
+    assert (written.id, written.organs, written.preparation) == (
+        first.id, first.organs, first.preparation,
+    )  # fmt: skip
+    assert written.weights_sha256 != first.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [("preparation", {"pixel_mm": 4.0}), ("organs", ORGANS[2:])],
+)
+def test_an_ensemble_of_unlike_models_is_refused(
+    random_model: Path, folder: Path, tiny_config: ModelConfig, part: str, change: object
+) -> None:
+    changed = ModelConfig.model_validate({**tiny_config.model_dump(), part: change})
+    other = folder.parent / "other"
+    save_model(build_network(changed), changed, "# Other\n", other)
+    with pytest.raises(InputError) as error:
+        ensemble_of([folder, other])
+    assert_one_sentence(error, part, str(other))
+    with pytest.raises(InputError, match="at least one"):
+        ensemble_of([])
+
+
+# --- weights to start from ------------------------------------------------------------------
+
+
+def random_network(**options: object) -> torch.nn.Module:
+    return create_model("encoder_unet", in_channels=3, classes=2, **{**OPTIONS, **options})
+
+
+def same(network: torch.nn.Module, other: torch.nn.Module, names: str = "") -> bool:
+    state, others = network.state_dict(), other.state_dict()
+    chosen = [name for name in state if name.startswith(names) and name in others]
+    return all(torch.equal(state[name], others[name]) for name in chosen)
+
+
+@pytest.mark.parametrize("prefix", ["with", "without"])
+def test_weights_are_taken_with_and_without_the_paddings_prefix(
+    tmp_path: Path, prefix: str
+) -> None:
+    network, other = random_network(), random_network()
+    saved = other if prefix == "with" else other.get_submodule("network")
+    save_file(saved.state_dict(), tmp_path / "start.safetensors")
+    report = start_from(network, tmp_path / "start.safetensors")
+    assert report.taken == report.of
+    assert same(network, other)
+
+
+def test_what_fits_is_taken_and_the_rest_left(tmp_path: Path) -> None:
+    other = random_network(decoder_channels=[16, 8, 16, 8, 8])
+    save_file(other.state_dict(), tmp_path / "start.safetensors")
+    network = random_network()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    report = start_from(network, tmp_path / "start.safetensors")
+    assert 0 < report.taken < report.of
+    assert same(network, other, "network.encoder.")
+    for name, tensor in network.state_dict().items():
+        fits = tensor.shape == other.state_dict()[name].shape
+        assert torch.equal(tensor, (other.state_dict() if fits else before)[name])
+
+
+def test_an_encoder_alone_starts_the_encoder(tmp_path: Path) -> None:
+    other = random_network()
+    encoder = {
+        name.removeprefix("network."): tensor
+        for name, tensor in other.state_dict().items()
+        if ".encoder." in name
+    }
+    save_file(encoder, tmp_path / "encoder.safetensors")
+    network = random_network()
+    start_from(network, tmp_path / "encoder.safetensors")
+    assert same(network, other, "network.encoder.")
+    assert not same(network, other)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_first_convolution_is_spread_over_other_channels(tmp_path: Path, channels: int) -> None:
+    other = random_network().eval()
+    save_file(other.state_dict(), tmp_path / "start.safetensors")
+    network = create_model("encoder_unet", in_channels=channels, classes=2, **OPTIONS).eval()
+    assert start_from(network, tmp_path / "start.safetensors").taken == len(
+        [tensor for tensor in network.state_dict().values() if tensor.ndim]
+    )
+    slice_ = torch.rand(1, 1, 32, 32)  # the same in all channels: then the sum is all that counts
+    torch.testing.assert_close(
+        network(slice_.expand(1, channels, -1, -1)), other(slice_.expand(1, 3, -1, -1)),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+
+
+def test_a_start_from_a_model_folder(random_model: Path, tiny_config: ModelConfig) -> None:
+    network = build_network(tiny_config)
+    start_from(network, random_model)
+    assert same(network, load_network(random_model)[0])
+
+
+def test_a_start_that_gives_nothing_is_refused(tmp_path: Path, random_model: Path) -> None:
+    network = random_network()
+    for path in (random_model, tmp_path / "absent.safetensors", tmp_path):
+        with pytest.raises(InputError) as error:
+            start_from(network, path)
+        assert_one_sentence(error, str(path))
+    counters = {"network.encoder.features.0.1.num_batches_tracked": torch.tensor(3)}
+    save_file(counters, tmp_path / "counters.safetensors")
+    with pytest.raises(InputError, match="no weights that fit"):
+        start_from(network, tmp_path / "counters.safetensors")
 
 
 # --- torchvision ----------------------------------------------------------------------------

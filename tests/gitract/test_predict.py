@@ -1,22 +1,37 @@
 """Scan in, segmentation out: the right slices on the right grid, or nothing."""
 
 import dataclasses
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import interpolate
 
 from gitract.baseline import edited_slices
 from gitract.devices import choose_device, likely_devices
 from gitract.errors import Cancelled, InputError
+from gitract.fine_tune import FineTuneSettings, fine_tune
 from gitract.metrics import dice
+from gitract.model_config import ModelConfig, NetworkConfig, Preparation
+from gitract.model_store import ModelStore
+from gitract.models import load_network, save_model
+from gitract.models.ensemble import ensemble_of
+from gitract.models.registry import register
+from gitract.models.weights import build_network
 from gitract.orientation import Turn
+from gitract.patches import logits_by_patches, patch_starts
 from gitract.predict import Segmenter, chosen_slices
 from gitract.progress import Progress
 from gitract.scan import Scan, Segmentation
 from phantoms import stored_as
+from sentences import assert_one_sentence
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +276,254 @@ def test_a_gpu_beyond_the_last_is_counted(bare: pytest.MonkeyPatch) -> None:
 
 def test_menus_offer_the_cpu_at_least() -> None:
     assert likely_devices()[:2] == ["auto", "cpu"]
+
+
+# --- other preparations and 3-D networks ---------------------------------------------------
+
+
+class _Bright(nn.Module):
+    """Calls every organ what is brighter than half: where a network looks can be told."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(20.0))
+        self.classes = classes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        middle = images.shape[1] // 2
+        logits = self.gain * (images[:, middle : middle + 1] - 0.5)
+        return logits.expand(-1, self.classes, *images.shape[2:])
+
+
+@register("test_bright", multiple=4, dimensions=lambda options: options.get("dimensions", 2))
+def _bright(in_channels: int, classes: int, *, dimensions: int = 2) -> nn.Module:
+    return _Bright(classes)
+
+
+MakeBright = Callable[..., Segmenter]
+EVERYTHING = {"low_percentile": 0.0, "high_percentile": 100.0}
+
+
+@pytest.fixture
+def bright_model(tmp_path: Path, tiny_config: ModelConfig) -> MakeBright:
+    """A segmenter that finds what is brighter than half, with any preparation."""
+
+    def make(**preparation: object) -> Segmenter:
+        options = {"dimensions": 3} if "patch" in preparation else {}
+        config = tiny_config.model_copy(
+            update={
+                "network": NetworkConfig(name="test_bright", options=options),
+                "preparation": Preparation(**preparation),
+            }
+        )
+        folder = tmp_path / "bright"
+        save_model(build_network(config), config, "# Bright\n", folder)
+        return Segmenter(folder, device="cpu")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def box() -> tuple[Scan, np.ndarray]:
+    """A bright box in a darker body in air, and its mask."""
+    voxels = np.zeros((20, 70, 80), np.uint16)
+    voxels[:, 10:60, 15:70] = 300
+    mask = np.zeros(voxels.shape, bool)
+    mask[6:15, 20:45, 30:60] = True
+    voxels[mask] = 1000
+    return Scan(voxels, (3.0, 2.0, 2.0), name="box"), mask
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        {"pixel_mm": 2.0},
+        {"pixel_mm": 2.0, "slice_mm": 1.0},
+        {"pixel_mm": 1.0, "crop_to_body": True},
+        {"pixel_mm": 2.0, "patch": (8, 32, 32)},
+        {"pixel_mm": 2.0, "patch": (8, 16, 24), "slice_mm": 1.5, "crop_to_body": True},
+        {"pixel_mm": 2.0, "patch": (32, 96, 96)},  # larger than the scan
+    ],
+)
+def test_every_preparation_finds_the_organ_in_its_place(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray], preparation: dict[str, object]
+) -> None:
+    segmenter = bright_model(scaling="scan", **EVERYTHING, **preparation)
+    scan, mask = box
+    found = segmenter.segment(scan)
+    for organ in found.masks:
+        wrong = organ != mask
+        assert wrong.sum() < 0.08 * mask.sum()
+        assert not wrong[8:13, 22:43, 32:58].any()
+        assert not organ[[0, 1, 2, 3, 18, 19]].any()
+    turn = Turn(True, False, True)
+    stored = segmenter.segment(stored_as(scan, turn))
+    np.testing.assert_array_equal(stored.masks, turn.back(found.masks))
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [{"slice_mm": 1.7}, {"slice_mm": 7.0}, {"patch": (8, 16, 16)},
+     {"patch": (8, 16, 16), "slice_mm": 2.0}],
+)  # fmt: skip
+def test_a_few_slices_are_just_as_in_the_whole(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray], preparation: dict[str, object]
+) -> None:
+    segmenter = bright_model(scaling="scan", pixel_mm=3.0, **preparation)
+    whole = segmenter.segment(box[0]).masks
+    part = segmenter.segment(box[0], slices=[13, 6, 7]).masks
+    assert whole[:, [6, 7, 13]].any()
+    np.testing.assert_array_equal(part[:, [6, 7, 13]], whole[:, [6, 7, 13]])
+    assert not np.delete(part, [6, 7, 13], axis=1).any()
+
+
+def test_patches_of_slices_that_nobody_wants_are_not_computed(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray]
+) -> None:
+    segmenter = bright_model(pixel_mm=2.0, patch=(8, 32, 32))
+    totals = []
+    for slices in (None, [0]):
+        reports: list[Progress] = []
+        segmenter.segment(box[0], slices=slices, report=reports.append)
+        totals.append(reports[-1].total)
+        assert [r.done for r in reports[1:]] == list(range(1, reports[-1].total + 1))
+        assert "patches" in reports[-1].message
+    assert totals[1] * 3 < totals[0]
+
+
+def test_cancelling_between_patches_ends_the_job(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray]
+) -> None:
+    segmenter = bright_model(pixel_mm=2.0, patch=(8, 32, 32))
+    reports: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        reports.append(progress)
+        if progress.done == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        segmenter.segment(box[0], report=report)
+    assert len(reports) == 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 30), st.integers(1, 30)),
+    patch=st.tuples(*[st.sampled_from([8, 16])] * 3),
+    batch=st.integers(1, 5),
+)
+def test_patches_of_a_network_that_copies_its_input_give_the_input(
+    shape: tuple[int, int, int], patch: tuple[int, int, int], batch: int
+) -> None:
+    volume = torch.rand(shape, generator=torch.Generator().manual_seed(0)).half()
+    network = nn.Conv3d(1, 1, 1, bias=False)
+    nn.init.ones_(network.weight)
+    found = logits_by_patches(network, volume, patch, batch=batch)
+    torch.testing.assert_close(found, volume[None].float(), rtol=1e-5, atol=1e-6)
+
+
+@given(extent=st.integers(1, 400), half=st.integers(4, 64))
+def test_patches_cover_an_axis_and_overlap_by_half(extent: int, half: int) -> None:
+    side = 2 * half
+    starts = patch_starts(extent, side)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, extent - side)
+    assert all(0 < after - before <= half for before, after in pairwise(starts))
+
+
+def test_the_middle_of_a_patch_counts_most() -> None:
+    class Edge(nn.Conv3d):
+        """0 in the middle of each patch, 1 in the outermost voxels."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            edge = torch.ones_like(images)
+            edge[..., 1:-1, 1:-1, 1:-1] = 0
+            return edge
+
+    found = logits_by_patches(Edge(1, 1, 1), torch.zeros(16, 24, 24), (16, 16, 16))
+    assert found[0, 1:-1, 1:-1, 1:-1].max() < 0.02
+
+
+def test_an_ensemble_of_a_model_with_itself_segments_like_it_and_can_be_fine_tuned(
+    trained: SimpleNamespace,
+    found: Segmentation,
+    phantom: tuple[Scan, Segmentation],
+    tmp_path: Path,
+    store: ModelStore,
+) -> None:
+    network, config = ensemble_of([trained.result.model] * 2)
+    save_model(network, config, "# Twice\n", tmp_path / "twice")
+    twice = Segmenter(tmp_path / "twice", device="cpu").segment(phantom[0])
+    assert (twice.masks != found.masks).mean() < 1e-5
+    candidate = fine_tune(
+        *phantom, [4, 5, 9], model=tmp_path / "twice", device="cpu", store=store,
+        settings=FineTuneSettings(steps=2, evaluate_every=1),
+    )  # fmt: skip
+    kept, written = load_network(candidate.keep("mine").path)
+    assert written.network == config.network
+    assert not same_weights(kept, network)
+
+
+def same_weights(network: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(network.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(one, two) for one, two in pairs)
+
+
+def test_a_3d_model_cannot_be_fine_tuned_on_slices(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray]
+) -> None:
+    segmenter = bright_model(patch=(8, 16, 16))
+    found = segmenter.segment(box[0], slices=[7])
+    with pytest.raises(InputError) as error:
+        fine_tune(box[0], found, [7], model=segmenter.model.path, device="cpu")
+    assert_one_sentence(error, "3-D", "2-D")
+
+
+def test_fine_tuning_learns_where_the_stack_is_resampled(
+    tmp_path: Path, tiny_config: ModelConfig, box: tuple[Scan, np.ndarray]
+) -> None:
+    torch.manual_seed(0)
+    preparation = Preparation(
+        pixel_mm=4.0, slice_mm=1.5, neighbours=0, crop_to_body=True, scaling="scan"
+    )
+    config = tiny_config.model_copy(update={"preparation": preparation})
+    save_model(build_network(config), config, "# Random\n", tmp_path / "random")
+    scan, mask = box
+    masks = np.zeros((3, *mask.shape), bool)
+    masks[2] = mask
+    truth = Segmentation(masks, scan.spacing)
+    learnt = FineTuneSettings(steps=100, learning_rate=3e-3)
+    candidate = fine_tune(
+        scan, truth, [3, 7, 8, 12, 17], model=tmp_path / "random", device="cpu", settings=learnt
+    )
+    stomach = candidate.card.rows[2]
+    assert stomach.after is not None
+    assert stomach.after > 0.7
+
+
+def test_by_default_slices_are_resampled_scaled_by_themselves_and_decided_on_the_scans_grid(
+    segmenter: Segmenter, phantom: tuple[Scan, Segmentation]
+) -> None:
+    """Models rely on it: written out here once more, it must give the same to the last voxel."""
+    scan = phantom[0]
+    network, config = load_network(segmenter.model.path)
+    _, row_mm, column_mm = scan.spacing
+    size = tuple(
+        round(n * mm / config.preparation.pixel_mm)
+        for n, mm in zip(scan.shape[1:], (row_mm, column_mm), strict=True)
+    )
+    slices = interpolate(
+        torch.from_numpy(scan.voxels.astype(np.float32))[:, None], size, mode="bilinear",
+        antialias=True,
+    )[:, 0]  # fmt: skip
+    low, high = np.percentile(slices.numpy(), (1, 99), axis=(1, 2)).astype(np.float32)
+    low, high = torch.from_numpy(low)[:, None, None], torch.from_numpy(high)[:, None, None]
+    slices = ((slices - low) / (high - low)).clamp(0, 1)
+    for index in (0, 5, 11):
+        three = slices[[max(index - 2, 0), index, min(index + 2, 11)]]
+        with torch.inference_mode():
+            logits = network(three[None])
+        expected = interpolate(logits, scan.shape[1:], mode="bilinear")[0] > 0
+        found = segmenter.segment(scan, slices=[index]).masks[:, index]
+        np.testing.assert_array_equal(found, expected)

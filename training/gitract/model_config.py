@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -26,31 +26,45 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
+PatchSide = Annotated[int, Field(ge=8, multiple_of=8)]
+
 
 class Preparation(StrictModel):
-    """How slices become network input, in training and inference alike.
+    """How a scan becomes network input, in training, inference and export alike.
 
     Parameters
     ----------
     pixel_mm
         Slices are resampled to square pixels of this size.
+    slice_mm
+        The stack is resampled to this distance of slices; None: slices as scanned.
     neighbours, stride
-        Each slice goes in with this many neighbours on both sides, `stride` slices
-        apart; beyond the ends the last slice is repeated.
+        For 2-D networks: each slice goes in with this many neighbours on both sides,
+        `stride` slices apart; beyond the ends the last slice is repeated.
+    patch
+        For 3-D networks: slices, rows and columns that go in at once; None for 2-D networks.
+    scaling
+        What the percentiles are taken of: each ``slice``, or the whole ``scan``.
     low_percentile, high_percentile
-        The grey values of each slice that become 0 and 1; beyond them it is clipped.
+        The grey values that become 0 and 1; beyond them it is clipped.
+    crop_to_body
+        Whether the air around the patient is cut off.
     """
 
     pixel_mm: float = Field(default=2.5, gt=0)
+    slice_mm: float | None = Field(default=None, gt=0)
     neighbours: int = Field(default=1, ge=0, le=8)
     stride: int = Field(default=2, ge=1, le=8)
+    patch: tuple[PatchSide, PatchSide, PatchSide] | None = None
+    scaling: Literal["slice", "scan"] = "slice"
     low_percentile: float = Field(default=1.0, ge=0, lt=50)
     high_percentile: float = Field(default=99.0, gt=50, le=100)
+    crop_to_body: bool = False
 
     @property
     def channels(self) -> int:
-        """How many slices go in at once."""
-        return 2 * self.neighbours + 1
+        """How many slices go in at once, as channels."""
+        return 1 if self.patch else 2 * self.neighbours + 1
 
 
 class NetworkConfig(StrictModel):

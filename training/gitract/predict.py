@@ -1,6 +1,6 @@
 """Scan in, segmentation out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,13 +16,22 @@ from gitract.model_config import Preparation
 from gitract.model_store import ModelStore
 from gitract.models import load_network
 from gitract.orientation import turn_upright
-from gitract.preparation import network_input, prepare_slices, to_grid
+from gitract.patches import logits_by_patches
+from gitract.preparation import Prepared, network_input, prepare_scan
 from gitract.progress import Progress, Report, silent
 from gitract.scan import Scan, Segmentation
 
-__all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
+__all__ = [
+    "Segmenter",
+    "check_finite",
+    "chosen_slices",
+    "masks_of_slices",
+    "on_device",
+    "prepared_logits",
+]
 
 _BATCH = {"cpu": 8, "cuda": 32, "mps": 16}
+_PATCHES = {"cpu": 1, "cuda": 4, "mps": 1}
 
 
 def chosen_slices(slices: Iterable[int] | None, count: int) -> list[int]:
@@ -54,57 +63,106 @@ def check_finite(scan: Scan) -> None:
         raise InputError(f"{scan.name} holds voxels that are not finite numbers: repair it.")
 
 
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network, in the memory layout that suits 2-D convolutions where it has them."""
+    flat = all(parameter.dim() < 5 for parameter in network.parameters())
+    layout = torch.channels_last if flat else torch.preserve_format
+    return network.to(device, memory_format=layout)  # type: ignore[call-overload]
+
+
+@torch.inference_mode()
+def prepared_logits(
+    network: nn.Module,
+    slices: torch.Tensor,
+    indices: Sequence[int],
+    preparation: Preparation,
+    report: Report = silent,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Run a network over prepared slices, batch by batch; a 3-D one patch by patch first.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on its device.
+    slices
+        ``(slice, row, column)`` of `gitract.preparation.Prepared`, all of the stack, on the
+        CPU, also in half precision.
+    indices
+        Slices wanted, ascending.
+    preparation
+        The model's.
+    report
+        Called after each batch of slices or patches, with those done.
+
+    Yields
+    ------
+    tuple of list of int and torch.Tensor
+        The slices of the batch and their logits ``(slice, organ, row, column)`` on the
+        network's device.
+    """
+    device = next(network.parameters()).device
+    if preparation.patch:
+        size = _PATCHES.get(device.type, 1)
+        volume = logits_by_patches(
+            network, slices, preparation.patch, wanted=indices, batch=size, report=report
+        )
+        for batch in _batches(indices, device):
+            yield batch, volume[:, batch].transpose(0, 1)
+        return
+    done = 0
+    for batch in _batches(indices, device):
+        images = network_input(slices, batch, preparation)
+        logits = network(images.to(device, memory_format=torch.channels_last))
+        done += len(batch)
+        report(Progress(done, len(indices), f"Segmented {done} of {len(indices)} slices"))
+        yield batch, logits
+
+
+def _batches(indices: Sequence[int], device: torch.device) -> Iterator[list[int]]:
+    size = _BATCH.get(device.type, 8)
+    for first in range(0, len(indices), size):
+        yield list(indices[first : first + size])
+
+
 @torch.inference_mode()
 def masks_of_slices(
     network: nn.Module,
-    prepared: torch.Tensor,
-    indices: list[int],
+    prepared: Prepared,
+    indices: Sequence[int],
     preparation: Preparation,
-    shape: tuple[int, int],
+    report: Report = silent,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Run a network over slices, batch by batch.
+    """Outline slices of a scan, batch by batch, deciding on the scan's own grid.
 
     Parameters
     ----------
     network
         In evaluation mode, on its device.
     prepared
-        What `prepare_slices` gave for the whole scan, on the CPU.
+        The scan.
     indices
-        Slices wanted.
+        The scan's slices wanted, ascending.
     preparation
         The model's.
-    shape
-        ``(rows, columns)`` of the scan.
+    report
+        Called as by `prepared_logits`.
 
     Yields
     ------
     tuple of list of int and numpy.ndarray
-        The slices of the batch and their masks, bool ``(slice, organ, row, column)``,
-        decided on the scan's own grid.
+        The slices of the batch and their masks, bool ``(slice, organ, row, column)``:
+        where the logit is above 0, which is a probability above one half.
     """
-    device = next(network.parameters()).device
-    size = _BATCH.get(device.type, 8)
-    for first in range(0, len(indices), size):
-        batch = indices[first : first + size]
-        images = network_input(prepared, batch, preparation).to(
-            device, memory_format=torch.channels_last
-        )
-        yield batch, _masks_on_grid(network(images), shape)
-
-
-def _masks_on_grid(logits: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
-    """Resample logits ``(slice, organ, row, column)`` and decide: above 0 is above one half.
-
-    Interpolation never exceeds its neighbours, so a map that is nowhere above 0 stays
-    empty, and most maps are: they are not resampled.
-    """
-    masks = np.zeros((*logits.shape[:2], *shape), dtype=np.bool_)
-    present = logits.amax(dim=(2, 3)) > 0
-    if present.any():
-        found = to_grid(logits[present][:, None], shape)[:, 0] > 0
-        masks[present.cpu().numpy()] = found.cpu().numpy()
-    return masks
+    needed = prepared.needed(indices)
+    found = prepared_logits(network, prepared.slices, needed, preparation, report)
+    logits: dict[int, torch.Tensor] = {}
+    for batch in _batches(indices, next(network.parameters()).device):
+        places = prepared.needed(batch)
+        logits = {place: maps for place, maps in logits.items() if place >= places[0]}
+        while places[-1] not in logits:
+            logits.update(zip(*next(found), strict=True))
+        maps = torch.stack([logits[place] for place in places])
+        yield batch, (prepared.back(maps, batch) > 0).cpu().numpy()
 
 
 class Segmenter:
@@ -141,7 +199,7 @@ class Segmenter:
         self.model = (store or ModelStore()).find(model)
         network, self.config = load_network(self.model.path)
         self.device = str(chosen)
-        self._network = network.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = on_device(network, chosen)
 
     def segment(
         self, scan: Scan, *, slices: Iterable[int] | None = None, report: Report = silent
@@ -155,7 +213,7 @@ class Segmenter:
         slices
             0-based slices to outline; the others stay empty. None for all.
         report
-            Called after each batch, with the slices done.
+            Called after each batch, with the slices done; of a 3-D network with the patches.
 
         Returns
         -------
@@ -175,15 +233,11 @@ class Segmenter:
         report(Progress(0, len(indices), "Preparing the scan"))
         turn = turn_upright(scan)
         voxels = turn.upright(scan.voxels)
-        prepared = prepare_slices(voxels, turn.spacing(scan.spacing), self.config.preparation)
+        preparation = self.config.preparation
+        prepared = prepare_scan(voxels, turn.spacing(scan.spacing), preparation)
         masks = np.zeros((len(self.config.organs), *scan.shape), dtype=np.bool_)
-        done = 0
-        for batch, found in masks_of_slices(
-            self._network, prepared, indices, self.config.preparation, voxels.shape[1:]
-        ):
+        for batch, found in masks_of_slices(self._network, prepared, indices, preparation, report):
             masks[:, batch] = turn.back(found).swapaxes(0, 1)
-            done += len(batch)
-            report(Progress(done, len(indices), f"Segmented {done} of {len(indices)} slices"))
         return self._segmentation(scan, masks, indices)
 
     def _segmentation(self, scan: Scan, masks: np.ndarray, indices: list[int]) -> Segmentation:

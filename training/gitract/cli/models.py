@@ -1,11 +1,13 @@
 """`gitract models`: installed models and their versions."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from gitract.cli._common import Json, out, print_result
+from gitract.cli._common import Json, out, print_result, progress_bar
+from gitract.progress import Progress
 
 __all__ = ["app"]
 
@@ -71,8 +73,20 @@ def import_model(folder: Path) -> None:
 
 
 @app.command()
-def export(model: str, folder: Path) -> None:
-    """Copy a version to a new folder."""
-    from gitract.model_store import ModelStore
+def export(
+    model: str,
+    path: Annotated[Path, typer.Argument(help="A new folder, or a new .pt, .pt2 or .onnx file.")],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="folder, torchscript, torch-export or onnx; default: by the suffix."
+        ),
+    ] = None,
+) -> None:
+    """Write a version for another program, checked to answer as it does here."""
+    with progress_bar(quiet=False) as report:
+        report(Progress(0, 0, "Loading the model"))
+        from gitract.export import export_model
 
-    out.print(f"Written to {ModelStore().export(model, folder)}.", soft_wrap=True)
+        written = export_model(model, path, format=form, report=report)
+    out.print(f"Written to {written}.", soft_wrap=True)

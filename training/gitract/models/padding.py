@@ -1,4 +1,7 @@
-"""One wrapper that lets every network take every slice size."""
+"""One wrapper that lets every network take every size, and answer alike."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,24 +16,57 @@ class PadToMultiple(nn.Module):
     Zero is what preparation gives the air around the patient, so the padding looks
     like more air.
 
+    In training mode a network may return a tuple or list, the logits first and auxiliary
+    outputs after them; then a tuple is returned. In evaluation mode the logits alone are.
+
     Parameters
     ----------
     network
-        Takes ``(batch, channels, rows, columns)``, keeps rows and columns.
+        Takes ``(batch, channels, rows, columns)`` or ``(batch, channels, slices, rows,
+        columns)``, and keeps these sizes.
     multiple
-        What its input sides must be divisible by.
+        What the sizes must be divisible by.
+    dimensions
+        2 or 3.
     """
 
-    def __init__(self, network: nn.Module, multiple: int) -> None:
+    def __init__(self, network: nn.Module, multiple: int, dimensions: int = 2) -> None:
         super().__init__()
         self.network = network
         self.multiple = multiple
+        self.dimensions = dimensions
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> Any:
         """Run the network on images of any size."""
-        rows, columns = images.shape[-2:]
-        below, right = -rows % self.multiple, -columns % self.multiple
-        if below or right:
-            images = functional.pad(images, (0, right, 0, below))
-        logits: torch.Tensor = self.network(images)
-        return logits[..., :rows, :columns]
+        sizes = images.shape[2:]
+        missing = [-size % self.multiple for size in sizes]
+        # Another size may come to a traced network: it gets the padding, even if of nothing.
+        if torch.jit.is_tracing() or torch.compiler.is_compiling() or any(missing):
+            images = functional.pad(images, [n for size in missing[::-1] for n in (0, size)])
+        found = self.network(images)
+        logits, *auxiliary = found if isinstance(found, (tuple, list)) else (found,)
+        logits = _cropped(logits, sizes)
+        if not self.training or not auxiliary:
+            return logits
+        padded = images.shape[2:]
+        return (logits, *(_cropped_like(maps, sizes, padded) for maps in auxiliary))
+
+
+def _cropped(maps: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    for axis, size in enumerate(sizes, start=2):
+        if torch.compiler.is_compiling():  # a view's strides would tie an export to its example
+            maps = maps.index_select(axis, torch.arange(size, device=maps.device))
+        else:
+            maps = maps.narrow(axis, 0, size)
+    return maps
+
+
+def _cropped_like(maps: torch.Tensor, sizes: torch.Size, padded: torch.Size) -> torch.Tensor:
+    """Crop a coarser map to what shows the unpadded image; presence logits stay."""
+    if maps.ndim == 2:
+        return maps
+    coarse = [
+        -(-size * length // whole)  # rounded up
+        for size, length, whole in zip(sizes, maps.shape[2:], padded, strict=True)
+    ]
+    return _cropped(maps, coarse)

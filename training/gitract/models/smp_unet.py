@@ -23,6 +23,7 @@ def encoder_unet(
     *,
     encoder: str = "efficientnet-b0",
     decoder_channels: Sequence[int] = (128, 96, 64, 32, 16),
+    presence: bool = False,
 ) -> nn.Module:
     """Build smp's U-Net with random weights.
 
@@ -34,6 +35,9 @@ def encoder_unet(
         Any encoder name of smp, ``tu-...`` for timm's.
     decoder_channels
         Width of the decoder's five stages, coarse to fine.
+    presence
+        Whether it also tells, in training, which organs a slice holds, from the mean of
+        the coarsest features: presence logits ``(batch, organ)``.
 
     Raises
     ------
@@ -50,6 +54,7 @@ def encoder_unet(
             in_channels=in_channels,
             classes=classes,
             decoder_channels=tuple(decoder_channels),
+            aux_params={"classes": classes, "dropout": None} if presence else None,
         )
     except (KeyError, RuntimeError) as error:
         raise InputError(

@@ -1,6 +1,7 @@
 """Weights and configuration of a model, to a folder and back."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,13 +17,38 @@ from gitract.model_config import (
     ModelConfig,
     read_model_config,
 )
-from gitract.models.registry import create_model
+from gitract.models.registry import create_model, network_dimensions
 
-__all__ = ["build_network", "load_network", "save_model"]
+__all__ = [
+    "StartReport",
+    "build_network",
+    "load_network",
+    "save_model",
+    "start_from",
+]
+
+_PADDING = "network."  # what `PadToMultiple` puts before the names
 
 
 def build_network(config: ModelConfig) -> nn.Module:
-    """The network that `config` describes, with random weights."""
+    """The network that a model's configuration describes, with random weights.
+
+    Raises
+    ------
+    InputError
+        The network is unknown, its options are wrong, or it does not fit the preparation.
+    """
+    patch = config.preparation.patch
+    dimensions = network_dimensions(config.network.name, config.network.options)
+    if dimensions == 3 and patch is None:
+        raise InputError(
+            f"Network {config.network.name!r} is 3-D: give preparation.patch, such as [32, 96, 96]."
+        )
+    if dimensions == 2 and patch is not None:
+        raise InputError(
+            f"Network {config.network.name!r} is 2-D: remove preparation.patch, "
+            "which is for 3-D networks."
+        )
     return create_model(
         config.network.name,
         in_channels=config.preparation.channels,
@@ -44,9 +70,9 @@ def load_network(folder: Path) -> tuple[nn.Module, ModelConfig]:
     path = folder / WEIGHTS_FILE
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"The weights {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise InputError(f"The weights {path} cannot be read: {error.strerror}.") from error
+    weights = _read_weights(path)
     if config.weights_sha256 and digest != config.weights_sha256:
         raise InputError(
             f"The weights {path} are not those of {CONFIG_FILE}: their SHA-256 is "
@@ -57,6 +83,86 @@ def load_network(folder: Path) -> tuple[nn.Module, ModelConfig]:
     except RuntimeError as error:
         raise InputError(f"The weights {path} are not those of the network in it.") from error
     return network.eval(), config
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """How much of a network another one's weights could fill.
+
+    Parameters
+    ----------
+    taken, of
+        Tensors that were taken, and that the network has.
+    """
+
+    taken: int
+    of: int
+
+
+@torch.no_grad()
+def start_from(network: nn.Module, path: Path) -> StartReport:
+    """Fill a network with the weights of another one, as far as they fit.
+
+    A tensor fits that has the same name, but for the prefix ``network.`` of the padding, and
+    the same shape. Of a first convolution with another number of input channels the mean
+    over them is taken for each, scaled to give the same sum.
+
+    Parameters
+    ----------
+    network
+        Changed in place.
+    path
+        A model folder, or a safetensors file, such as of an encoder whose tensors' names
+        begin with ``encoder.``.
+
+    Raises
+    ------
+    InputError
+        The weights cannot be read, or none of them fits.
+    """
+    weights = _read_weights(path / WEIGHTS_FILE if path.is_dir() else path)
+    by_name = {name.removeprefix(_PADDING): tensor for name, tensor in weights.items()}
+    first = _first_convolution(network)
+    state = network.state_dict()
+    taken = 0
+    for name, own in state.items():
+        found = by_name.get(name.removeprefix(_PADDING))
+        if found is None:
+            continue
+        if name == first and _differ_in_channels(own, found):
+            scale = found.shape[1] / own.shape[1]
+            found = (found.mean(dim=1, keepdim=True) * scale).expand_as(own)
+        if found.shape == own.shape:
+            own.copy_(found)
+            taken += own.ndim > 0  # counters alone would be no start
+    if not taken:
+        raise InputError(
+            f"{path} holds no weights that fit the network: start from a model of the same "
+            "architecture."
+        )
+    return StartReport(taken, sum(tensor.ndim > 0 for tensor in state.values()))
+
+
+def _first_convolution(network: nn.Module) -> str | None:
+    """The name of the weights that meet the image; None for an unusual network."""
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            return f"{name}.weight"
+    return None
+
+
+def _differ_in_channels(own: torch.Tensor, found: torch.Tensor) -> bool:
+    same_otherwise = own.ndim == found.ndim and own[:, 0].shape == found[:, 0].shape
+    return same_otherwise and own.shape[1] != found.shape[1]
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"The weights {path} cannot be read: {reason}.") from error
+    return weights
 
 
 def save_model(network: nn.Module, config: ModelConfig, card: str, folder: Path) -> ModelConfig:

@@ -1,0 +1,206 @@
+"""Models for other programs: TorchScript, torch.export, ONNX.
+
+What is written is the network alone, in float32. Its input is what
+`gitract.preparation.prepare_scan` and `network_input` make of a scan:
+
+- a 2-D network takes ``(batch, channels, rows, columns)``. Channels are a slice and its
+  neighbours, `Preparation.stride` apart, the middle one is the slice that is outlined, and
+  beyond the ends of the stack the last slice is repeated;
+- a 3-D network takes patches ``(batch, 1, slices, rows, columns)`` of the stack;
+- slices hang as on a light box, rows running to the patient's back and columns to his left;
+- pixels are square, of ``pixel_mm``; grey values between two percentiles are scaled to
+  0...1 and clipped.
+
+Its output is one logit for each organ and pixel of the input; above 0 the organ is there.
+Batch and sizes are free. The model's whole configuration, with preparation and organs, is
+in the file, under the name ``config.json``.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from gitract.errors import InputError
+from gitract.io._files import replaced_file
+from gitract.model_config import CONFIG_FILE, ModelConfig
+from gitract.model_store import ModelStore
+from gitract.models import load_network
+from gitract.models.padding import PadToMultiple
+from gitract.progress import Progress, Report, silent
+
+__all__ = ["ExportFormat", "export_model"]
+
+ExportFormat = Literal["folder", "torchscript", "torch-export", "onnx"]
+
+_FORMATS: dict[str, ExportFormat] = {
+    ".pt": "torchscript",
+    ".pt2": "torch-export",
+    ".onnx": "onnx",
+}
+_OPSET = 17
+_ABSOLUTE, _RELATIVE = 1e-4, 1e-5  # the second is rounding error of large logits
+
+Answer = Callable[[torch.Tensor], torch.Tensor]
+
+
+def export_model(
+    model: str | Path | None,
+    path: Path,
+    *,
+    format: str | None = None,  # noqa: A002
+    store: ModelStore | None = None,
+    report: Report = silent,
+) -> Path:
+    """Write a model for another program, and check that it answers there as here.
+
+    The written file is read again and run on random input of two sizes and two batch
+    sizes; it is kept where its logits are those of torch within 1e-4 (and 1e-5 of the
+    value, where logits are large).
+
+    Parameters
+    ----------
+    model
+        Id of an installed version or a model folder; None for the active version.
+    path
+        A name that is free.
+    format
+        ``folder`` (a copy), ``torchscript``, ``torch-export`` (whose input sides must be
+        larger than the network's coarsest pixel: 32 pixels for ``encoder_unet``) or
+        ``onnx``. None: by the suffix of `path`, ``.pt``, ``.pt2`` or ``.onnx``, else a folder.
+    store
+        Where versions are looked up; the user's when not given.
+    report
+        Called for each step.
+
+    Returns
+    -------
+    pathlib.Path
+        `path`.
+
+    Raises
+    ------
+    InputError
+        The model is missing or damaged, the format is unknown or its library not
+        installed, `path` exists or cannot be written, or the answers differ.
+    """
+    store = store or ModelStore()
+    chosen = format or _FORMATS.get(path.suffix.lower(), "folder")
+    if chosen not in get_args(ExportFormat):
+        known = ", ".join(get_args(ExportFormat))
+        raise InputError(f"Unknown export format {chosen!r}: choose one of {known}.")
+    if chosen == "folder":
+        return store.export(str(model or store.active().id), path)
+    if path.exists():
+        raise InputError(f"{path} exists already: choose a new name.")
+    report(Progress(0, 3, "Reading the model"))
+    network, config = load_network(store.find(model).path)
+    with replaced_file(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters about themselves
+        report(Progress(1, 3, f"Writing {path.name}"))
+        try:
+            answer = _WRITERS[chosen](network, config, partial)
+        except RuntimeError as error:
+            raise InputError(
+                f"{path} was not kept: the network {config.network.name!r} cannot be written "
+                f"as {chosen}."
+            ) from error
+        report(Progress(2, 3, f"Checking {path.name}"))
+        _check(answer, network, config, path)
+        report(Progress(3, 3, f"Wrote {path.name}"))
+    return path
+
+
+def _random_input(network: nn.Module, config: ModelConfig, batch: int, extra: int) -> torch.Tensor:
+    """Sides that differ, and are divisible by what the network needs where `extra` is 0."""
+    multiple = max(m.multiple for m in network.modules() if isinstance(m, PadToMultiple))
+    sides = [n * multiple + extra for n in (2, 3, 4)]
+    dimensions = 3 if config.preparation.patch else 2
+    shape = (batch, config.preparation.channels, *sides[3 - dimensions :])
+    return torch.rand(shape, generator=torch.Generator().manual_seed(batch))
+
+
+@torch.inference_mode()
+def _check(answer: Answer, network: nn.Module, config: ModelConfig, path: Path) -> None:
+    for batch, extra in ((1, 0), (3, 5)):
+        images = _random_input(network, config, batch, extra)
+        expected = network(images)
+        try:
+            found = answer(images)
+        except (AssertionError, RuntimeError) as error:
+            raise InputError(
+                f"{path} was not kept: it does not take images of another size or number."
+            ) from error
+        if found.shape != expected.shape or not torch.allclose(
+            found, expected, rtol=_RELATIVE, atol=_ABSOLUTE
+        ):
+            raise InputError(f"{path} was not kept: it does not answer as the model does.")
+
+
+def _write_torchscript(network: nn.Module, config: ModelConfig, path: Path) -> Answer:
+    with torch.no_grad():
+        traced = torch.jit.trace(network, _random_input(network, config, 2, 8), check_trace=False)
+    torch.jit.save(traced, path, _extra_files={CONFIG_FILE: config.model_dump_json(indent=2)})
+    return torch.jit.load(path)
+
+
+def _write_torch_export(network: nn.Module, config: ModelConfig, path: Path) -> Answer:
+    images = _random_input(network, config, 2, 8)
+    free = {axis: torch.export.Dim.AUTO for axis in range(images.ndim) if axis != 1}
+    program = torch.export.export(network, (images,), dynamic_shapes=(free,))
+    with path.open("wb") as file:
+        torch.export.save(
+            program, file, extra_files={CONFIG_FILE: config.model_dump_json(indent=2)}
+        )
+    with path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+def _write_onnx(network: nn.Module, config: ModelConfig, path: Path) -> Answer:
+    """By the tracing exporter: the newer one needs one more library and gains nothing here."""
+    try:
+        import onnx
+        import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import (
+            Fail,
+            InvalidArgument,
+            RuntimeException,
+        )
+    except ImportError as error:
+        raise InputError(
+            "ONNX files need the libraries onnx and onnxruntime: "
+            "pip install 'napari-gitract[export]'."
+        ) from error
+    images = _random_input(network, config, 2, 8)
+    sides = ("slices", "rows", "columns")[5 - images.ndim :]
+    free = {0: "batch", **dict(enumerate(sides, start=2))}
+    choosable = "dynamo" in inspect.signature(torch.onnx.export).parameters  # from torch 2.5 on
+    tracing: dict[str, Any] = {"dynamo": False} if choosable else {}
+    torch.onnx.export(
+        network, (images,), str(path), input_names=["image"], output_names=["logits"],
+        dynamic_axes={"image": free, "logits": free}, opset_version=_OPSET, **tracing,
+    )  # fmt: skip
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, {CONFIG_FILE: config.model_dump_json(indent=2)})
+    onnx.save(written, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def answer(images: torch.Tensor) -> torch.Tensor:
+        try:
+            (logits,) = session.run(["logits"], {"image": images.numpy()})
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            raise RuntimeError(str(error)) from error
+        return torch.from_numpy(logits)
+
+    return answer
+
+
+_WRITERS: dict[str, Callable[[nn.Module, ModelConfig, Path], Answer]] = {
+    "torchscript": _write_torchscript,
+    "torch-export": _write_torch_export,
+    "onnx": _write_onnx,
+}
