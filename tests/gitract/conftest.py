@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from gitract.augment import Augmentation
 from gitract.model_config import ModelConfig, NetworkConfig, Preparation
 from gitract.model_store import ModelStore
 from gitract.models import save_model
@@ -16,9 +15,9 @@ from gitract.models.registry import register
 from gitract.models.weights import build_network
 from gitract.phantom import abdomen, write_day
 from gitract.progress import Progress
-from gitract.recipe import CompetitionSource, Optimisation, Recipe
+from gitract.recipe import Augmentation, CompetitionSource, Optimisation, Recipe, Sampling
 from gitract.scan import Scan, Segmentation
-from gitract.train import TrainingResult, train
+from gitract.train import Machines, TrainingResult, load_training_data, train
 
 SHAPE = (12, 64, 72)
 NETWORK = NetworkConfig(name="test_net", options={"width": 16})
@@ -129,8 +128,9 @@ def recipe() -> Recipe:
         sources=(CompetitionSource(kind="competition", path="."),),
         optimisation=Optimisation(
             steps=100, steps_per_epoch=25, batch_size=6, crop=32, learning_rate=1e-2, warm_up=5,
-            ema_decay=0.9, organ_fraction=1.0,
+            ema_decay=0.9,
         ),
+        sampling=Sampling(organ_fraction=1.0),
         augmentation=Augmentation(**{**off, "shift": 0.02, "rotation_deg": 3.0, "gamma": 0.1}),
     )  # fmt: skip
 
@@ -149,8 +149,9 @@ def trained(phantom_data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPat
     """A model trained a little, with case3 held out."""
     output = tmp_path_factory.mktemp("trained") / "run"
     reports: list[Progress] = []
+    data = load_training_data(recipe, phantom_data, cache=output.parent / "cache")
     result = train(
-        recipe, data=phantom_data, output=output, hold_out=["case3"], device="cpu",
+        recipe, data, output=output, hold_out=["case3"], machines=Machines("cpu"),
         report=reports.append,
     )  # fmt: skip
     return Run(result, recipe, phantom_data, output, reports)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from gitract.augment import Augmentation, augment
+from gitract.augment import augment
+from gitract.recipe import Augmentation
 
 NONE = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
 GEOMETRY = ("rotation_deg", "scale", "shift", "elastic_mm")
@@ -19,7 +20,9 @@ def blobs(batch: int = 6, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 def changed(strength: Augmentation, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return augment(*blobs(), pixel_mm=2.5, strength=strength, generator=generator)
+    return augment(
+        *blobs(), pixel_mm=2.5, strength=strength, generators=[generator] * len(blobs()[0])
+    )
 
 
 def test_a_seed_decides_everything() -> None:
@@ -54,7 +57,11 @@ def test_the_input_is_left_alone() -> None:
     copies = images.clone(), masks.clone()
     strength = Augmentation(repeat_centre=1.0, blur=1.0)
     augment(
-        images, masks, pixel_mm=2.5, strength=strength, generator=torch.Generator().manual_seed(0)
+        images,
+        masks,
+        pixel_mm=2.5,
+        strength=strength,
+        generators=[torch.Generator().manual_seed(0)] * len(images),
     )
     assert torch.equal(images, copies[0])
     assert torch.equal(masks, copies[1])
@@ -82,7 +89,7 @@ def test_grey_values_change_without_moving_the_mask(change: str) -> None:
     strong = NONE.model_copy(update={change: 1.0})
     found, found_masks = augment(
         images.clone(), masks, pixel_mm=2.5, strength=strong,
-        generator=torch.Generator().manual_seed(0),
+        generators=[torch.Generator().manual_seed(0)] * len(images),
     )  # fmt: skip
     assert (found - images).abs().max() > 0.05
     assert torch.equal(found_masks, masks)
@@ -93,7 +100,7 @@ def test_a_lone_slice_is_its_own_neighbour() -> None:
     images[:, 0], images[:, 2] = 0.2, 0.6
     found, _ = augment(
         images, masks, pixel_mm=2.5, strength=NONE.model_copy(update={"repeat_centre": 1.0}),
-        generator=torch.Generator().manual_seed(0),
+        generators=[torch.Generator().manual_seed(0)] * len(images),
     )  # fmt: skip
     torch.testing.assert_close(found, found[:, 1:2].expand_as(found))
     torch.testing.assert_close(found[:, 1], blobs()[0][:, 1], atol=1e-3, rtol=0)

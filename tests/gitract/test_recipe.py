@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from gitract.errors import InputError
-from gitract.models import create_model
-from gitract.recipe import Recipe, read_recipe
+from gitract.model_config import ModelConfig
+from gitract.models.weights import build_network
+from gitract.recipe import Recipe, read_recipe, recipe_file
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
 LEAST: dict[str, Any] = {
@@ -41,10 +42,14 @@ def test_there_are_recipes() -> None:
 def test_recipes_of_the_project_are_valid(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.id == path.stem
-    network = create_model(
-        recipe.network.name, in_channels=recipe.preparation.channels, classes=3,
-        **recipe.network.options,
-    )  # fmt: skip
+    network = build_network(
+        ModelConfig(
+            id=recipe.id,
+            title=recipe.title,
+            network=recipe.network,
+            preparation=recipe.preparation,
+        )  # fmt: skip
+    )
     assert sum(p.numel() for p in network.parameters()) > 0
 
 
@@ -73,7 +78,11 @@ def test_a_recipe_comes_back_from_what_a_run_writes(tmp_path: Path) -> None:
         ({"optimisation": {"crop": 100}}, "optimisation.crop"),
         ({"optimisation": {"learning_rate": -1}}, "optimisation.learning_rate"),
         ({"preparation": {"pixel_mm": 0}}, "preparation.pixel_mm"),
-        ({"sources": []}, "sources"),
+        ({"losses": []}, "losses"),
+        ({"losses": [{"kind": "dise"}]}, "losses.0.kind"),
+        ({"losses": [{"kind": "dice", "wieght": 2}]}, "did you mean 'weight'?"),
+        ({"optimisation": {"batch_size": "big"}}, "optimisation.batch_size"),
+        ({"preparation": {"patch": [16, 64, 96]}}, "rows and columns"),
         ({"sources": [{"kind": "competiton"}]}, "'competition'"),
         ({"id": "a/b"}, "id"),
         ({"title": None}, "title"),
@@ -116,3 +125,20 @@ def test_a_recipe_is_not_changed_by_accident(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3  # type: ignore[misc]
     assert isinstance(recipe, Recipe)
+
+
+def test_recipes_that_come_along_have_names(tmp_path: Path) -> None:
+    for path in CONFIGS:
+        assert recipe_file(path.stem).read_text() == path.read_text()
+    assert recipe_file(tmp_path / "mine.yaml") == tmp_path / "mine.yaml"
+    with pytest.raises(InputError, match="did you mean 'unet-light'") as error:
+        recipe_file("unet-ligth")
+    assert_one_sentence(error, "unet-ligth")
+
+
+def test_a_recipe_can_be_given_another_name(tmp_path: Path) -> None:
+    renamed = read_recipe(write(tmp_path)).renamed("our-hospital")
+    assert (renamed.id, renamed.title) == ("our-hospital", "our-hospital")
+    with pytest.raises(InputError) as error:
+        renamed.renamed("our hospital/2")
+    assert_one_sentence(error, "'our hospital/2'")

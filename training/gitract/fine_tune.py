@@ -20,20 +20,20 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from gitract.augment import Augmentation, augment
-from gitract.data import prepare_masks
+from gitract.augment import augment
 from gitract.devices import choose_device
 from gitract.errors import Cancelled, InputError, Stopped
-from gitract.losses import masked_bce_dice
+from gitract.losses import SegmentationLoss
 from gitract.model_card import fine_tuning_card
 from gitract.model_config import ModelConfig
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network, save_model
 from gitract.organs import Organ
 from gitract.orientation import turn_upright
-from gitract.predict import check_finite, chosen_slices, masks_of_slices
-from gitract.preparation import network_input, prepare_slices
+from gitract.predict import check_finite, chosen_slices, masks_of_slices, on_device, prepared_logits
+from gitract.preparation import Prepared, network_input, prepare_scan, prepare_slice_masks
 from gitract.progress import Progress, Report, silent
+from gitract.recipe import Augmentation
 from gitract.scan import Scan, Segmentation
 from gitract.strict import StrictModel
 
@@ -261,7 +261,7 @@ class _Counts:
 
 @dataclass(frozen=True, eq=False)
 class _Material:
-    """Slices to train on: masks ``(organ, row, column)`` by slice, and which organs count."""
+    """What to train on: masks ``(organ, row, column)`` by prepared slice; which organs count."""
 
     masks: dict[int, torch.Tensor]
     taught: np.ndarray
@@ -272,7 +272,7 @@ class _Lesson:
     """What all trainings of one job share."""
 
     masks: np.ndarray  # (organ, slice, row, column), on the scan's grid, slices upright
-    prepared: torch.Tensor
+    prepared: Prepared
     prepared_masks: dict[int, torch.Tensor]  # (organ, row, column) of each reviewed slice
     config: ModelConfig
     settings: FineTuneSettings
@@ -282,7 +282,7 @@ class _Lesson:
         """Compare a network's answer with the contours of some slices, for organs `judged`."""
         overlap = np.zeros(len(self.masks))
         total = np.zeros(len(self.masks))
-        for batch, found in self._predictions(network, slices):
+        for batch, found in self._answers(network, slices):
             truth = self.masks[:, batch].swapaxes(0, 1)
             overlap += (found & truth).sum(axis=(0, 2, 3))
             total += found.sum(axis=(0, 2, 3)) + truth.sum(axis=(0, 2, 3))
@@ -296,30 +296,29 @@ class _Lesson:
         there. The network's own answer on slices that nobody reviewed reminds it of those.
         """
         taught = np.asarray(self.masks[:, slices].any(axis=(1, 2, 3)))
-        for _, found in self._predictions(network, slices):
+        for _, found in self._answers(network, slices):
             taught |= found.any(axis=(0, 2, 3))
-        reviewed = _Material({index: self.prepared_masks[index] for index in slices}, taught)
+        nearest = {index: self.prepared.nearest(index) for index in self.prepared_masks}
+        reviewed = _Material({nearest[i]: self.prepared_masks[i] for i in slices}, taught)
         if taught.all():
             return [reviewed]
-        others = [i for i in range(len(self.prepared)) if i not in self.prepared_masks]
-        size = (self.prepared.shape[1], self.prepared.shape[2])
+        others = [i for i in range(len(self.prepared.slices)) if i not in nearest.values()]
         remembered = {
-            index: torch.from_numpy(mask)
-            for batch, found in self._predictions(network, others, size)
-            for index, mask in zip(batch, found, strict=True)
+            index: mask
+            for batch, logits in prepared_logits(
+                network, self.prepared.slices, others, self.config.preparation
+            )
+            for index, mask in zip(batch, (logits > 0).cpu(), strict=True)
             if mask[~taught].any()
         }
         return [reviewed, _Material(remembered, ~taught)] if remembered else [reviewed]
 
-    def _predictions(
-        self, network: nn.Module, slices: list[int], shape: tuple[int, int] | None = None
+    def _answers(
+        self, network: nn.Module, slices: list[int]
     ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Masks of some slices, batch by batch; on the scan's grid when not told otherwise."""
+        """The network's masks of some slices, on the scan's grid, batch by batch."""
         network.eval()
-        rows, columns = shape or self.masks.shape[2:]
-        return masks_of_slices(
-            network, self.prepared, slices, self.config.preparation, (rows, columns)
-        )
+        return masks_of_slices(network, self.prepared, slices, self.config.preparation)
 
     def _draw(
         self, material: "_Material", generator: torch.Generator
@@ -329,7 +328,7 @@ class _Lesson:
         size = (self.settings.batch_size,)
         places = torch.randint(len(indices), size, generator=generator)
         batch = [indices[int(place)] for place in places]
-        images = network_input(self.prepared, batch, self.config.preparation)
+        images = network_input(self.prepared.slices, batch, self.config.preparation)
         masks = torch.stack([material.masks[index] for index in batch]).float()
         taught = torch.from_numpy(material.taught).float().expand(len(batch), -1)
         return _square(images), _square(masks), taught
@@ -343,6 +342,7 @@ class _Lesson:
         settings, pixel_mm = self.settings, self.config.preparation.pixel_mm
         generator = torch.Generator().manual_seed(settings.seed)
         optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate)
+        minimised = SegmentationLoss()
         materials = self._materials(network, slices)
         for _ in range(steps):
             network.eval()  # dropout and batch statistics off; gradients flow all the same
@@ -350,10 +350,10 @@ class _Lesson:
             images, masks, taught = (torch.cat(parts) for parts in zip(*drawn, strict=True))
             images, masks = augment(
                 images, masks, pixel_mm=pixel_mm, strength=settings.augmentation,
-                generator=generator,
+                generators=[generator] * len(images),
             )  # fmt: skip
             logits = network(images.to(self.device, memory_format=torch.channels_last))
-            loss = masked_bce_dice(logits, masks.to(self.device), taught.to(self.device))
+            loss = minimised(logits, masks.to(self.device), taught.to(self.device))
             if not torch.isfinite(loss):
                 raise InputError(f"The training diverged (loss {loss.item()}): nothing was kept.")
             optimizer.zero_grad()
@@ -607,27 +607,32 @@ def fine_tune(
     torch_device = choose_device(device)
     parent = store.find(model)
     network, config = load_network(parent.path)
+    if config.preparation.patch:
+        raise InputError(
+            f"{parent.id} is a 3-D model, which cannot be fine-tuned on single slices: "
+            "choose a 2-D model."
+        )
     segmentation = segmentation.on(scan)
     _check_organs(segmentation, config)
     check_finite(scan)
     turn = turn_upright(scan)
     reviewed = chosen_slices(slices, len(scan.voxels))
     report(Progress(0, 0, "Preparing the scan"))
-    network = network.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = on_device(network, torch_device)
     masks = np.zeros((len(config.organs), *scan.shape), dtype=np.bool_)
     place = {organ.id: index for index, organ in enumerate(config.organs)}
     for organ, mask in zip(segmentation.organs, segmentation.masks, strict=True):
         if organ.id in place:
             masks[place[organ.id]] = mask
     masks = turn.upright(masks)
-    prepared = prepare_slices(
+    prepared = prepare_scan(
         turn.upright(scan.voxels), turn.spacing(scan.spacing), config.preparation
     )
-    size = (prepared.shape[1], prepared.shape[2])
+    reviewed_masks = prepare_slice_masks(masks[:, reviewed], prepared)
     lesson = _Lesson(
         masks=masks,
         prepared=prepared,
-        prepared_masks={index: prepare_masks(masks[:, [index]], size)[:, 0] for index in reviewed},
+        prepared_masks=dict(zip(reviewed, reviewed_masks.unbind(1), strict=True)),
         config=config,
         settings=settings,
         device=torch_device,

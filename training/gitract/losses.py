@@ -1,46 +1,143 @@
-"""Losses that leave out organs that nobody outlined."""
+"""What training minimises: losses organ by organ, on the slices where the organ is known."""
+
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional
 
-__all__ = ["masked_bce_dice"]
+from gitract.recipe import BCE_AND_DICE, Loss
+from gitract.torchvision_guard import ensure_torchvision
+
+__all__ = ["Output", "SegmentationLoss", "main_output"]
+
+Output = torch.Tensor | tuple[torch.Tensor, ...]
+"""Of a network in training: logits, or a tuple of logits and auxiliary outputs."""
+
+_Term = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_SMOOTH = 1.0
 
 
-def masked_bce_dice(
-    logits: torch.Tensor, masks: torch.Tensor, known: torch.Tensor, *, dice_weight: float = 1.0
-) -> torch.Tensor:
-    """Binary cross-entropy plus soft Dice, organ by organ, on what is known.
+def main_output(output: Output) -> torch.Tensor:
+    """The logits of a network's output, without the auxiliary ones."""
+    return output if isinstance(output, torch.Tensor) else output[0]
 
-    Dice is pooled over the batch: a slice without the organ then counts through its
-    false positives and does not make the ratio jump.
+
+def _tversky(alpha: float, beta: float) -> _Term:
+    """One minus the Tversky index, pooled over the batch.
+
+    Pooled, a slice without the organ counts through its false positives and does not make
+    the ratio jump. With both weights 1/2 it is Dice. Salehi et al. 2017, arXiv:1706.05721.
+    """
+
+    def term(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        probabilities = torch.sigmoid(logits)
+        overlap = (probabilities * truth).sum()
+        false_positives = probabilities.sum() - overlap
+        false_negatives = truth.sum() - overlap
+        wrong = alpha * false_positives + beta * false_negatives
+        return 1.0 - (overlap + _SMOOTH / 2) / (overlap + wrong + _SMOOTH / 2)
+
+    return term
+
+
+def _from_smp(name: str, **options: object) -> _Term:
+    ensure_torchvision()
+    from segmentation_models_pytorch import losses
+
+    term: _Term = getattr(losses, name)("binary", **options)
+    return term
+
+
+def _term(loss: Loss) -> _Term:
+    match loss.kind:
+        case "bce":
+            return functional.binary_cross_entropy_with_logits
+        case "dice":
+            return _tversky(0.5, 0.5)
+        case "tversky":
+            return _tversky(loss.alpha, loss.beta)
+        case "focal":
+            return _from_smp("FocalLoss", gamma=loss.gamma)
+        case "lovasz":
+            return _from_smp("LovaszLoss")
+
+
+class SegmentationLoss(nn.Module):
+    """A weighted sum of terms, averaged over the organs that anybody outlined.
 
     Parameters
     ----------
-    logits
-        ``(batch, organ, row, column)``.
-    masks
-        Same shape, 0 or 1.
-    known
-        ``(batch, organ)``, 1 where the organ was outlined (or is known to be absent)
-        on that slice, 0 where its mask means nothing.
-    dice_weight
-        Weight of the Dice term against the cross-entropy.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar; 0 where nothing is known.
+    terms
+        As the recipe has them.
+    deep_supervision
+        Weight of a network's auxiliary maps, half for each coarser one.
+    presence
+        Weight of the cross-entropy of a network's presence logits.
     """
-    weight = known[:, :, None, None].to(logits.dtype)
-    entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    pixels = logits.shape[-2] * logits.shape[-1]
-    bce = (entropy * weight).sum() / (weight.sum() * pixels).clamp_min(1.0)
 
-    probabilities = torch.sigmoid(logits) * weight
-    truth = masks * weight
-    axes = (0, 2, 3)
-    overlap = (probabilities * truth).sum(axes)
-    total = probabilities.sum(axes) + truth.sum(axes)
-    seen = known.any(dim=0).to(logits.dtype)
-    dice = (2.0 * overlap + 1.0) / (total + 1.0)
-    return bce + dice_weight * ((1.0 - dice) * seen).sum() / seen.sum().clamp_min(1.0)
+    def __init__(
+        self,
+        terms: Sequence[Loss] = BCE_AND_DICE,
+        *,
+        deep_supervision: float = 0.5,
+        presence: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self._terms = [(loss.weight, _term(loss)) for loss in terms]
+        self._deep_supervision = deep_supervision
+        self._presence = presence
+
+    def forward(self, output: Output, masks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch.
+
+        Parameters
+        ----------
+        output
+            Logits ``(batch, organ, ...)``, or a tuple of these and auxiliary outputs:
+            ``(batch, organ)`` presence logits, and coarser maps of logits.
+        masks
+            ``(batch, organ, ...)``, 0 or 1, in the size of the first logits.
+        known
+            ``(batch, organ)``, 1 where the organ was outlined (or is known to be absent)
+            there, 0 where its mask means nothing.
+
+        Returns
+        -------
+        torch.Tensor
+            Scalar; 0 where nothing is known.
+        """
+        logits, *auxiliary = (output,) if isinstance(output, torch.Tensor) else output
+        loss = self._by_organ(logits, masks, known)
+        weight = self._deep_supervision
+        for maps in auxiliary:
+            if maps.ndim == 2:
+                present = masks.flatten(2).amax(2)[:, :, None]
+                answer = self._mean(maps[:, :, None], present, known, _term(Loss(kind="bce")))
+                loss = loss + self._presence * answer
+            elif weight:
+                coarse = functional.interpolate(masks, size=maps.shape[2:], mode="nearest")
+                loss = loss + weight * self._by_organ(maps, coarse, known)
+                weight /= 2
+        return loss
+
+    def _by_organ(
+        self, logits: torch.Tensor, masks: torch.Tensor, known: torch.Tensor
+    ) -> torch.Tensor:
+        total = logits.sum() * 0.0
+        for weight, term in self._terms:
+            total = total + weight * self._mean(logits, masks, known, term)
+        return total
+
+    @staticmethod
+    def _mean(
+        logits: torch.Tensor, masks: torch.Tensor, known: torch.Tensor, term: _Term
+    ) -> torch.Tensor:
+        """The term, averaged over organs; each sees only the samples that know it."""
+        rows = known > 0
+        values = [
+            term(logits[rows[:, organ], organ].float(), masks[rows[:, organ], organ])
+            for organ in range(known.shape[1])
+            if rows[:, organ].any()
+        ]
+        return torch.stack(values).mean() if values else logits.sum() * 0.0

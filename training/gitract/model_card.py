@@ -1,25 +1,27 @@
 """Model cards, written by the program that made the model."""
 
+import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from gitract._version import __version__
 from gitract.model_config import ModelConfig
-from gitract.organs import ORGANS
 from gitract.recipe import Recipe
 
 if TYPE_CHECKING:
-    from gitract.data import Stack
+    from gitract.data_report import DataReport
+    from gitract.evaluation import Evaluation, Mean
     from gitract.fine_tune import Card
-    from gitract.train import PatientScore
 
-__all__ = ["dice_table", "fine_tuning_card", "training_card"]
+__all__ = ["fine_tuning_card", "training_card"]
+
+_MOST_NAMED = 100
 
 _LIMITS = """## Limits
 
-Research software: not for treatment decisions. Trained on few patients of one 0.35 T
-MR-Linac data set; expect it to be wrong on other scanners, sequences and anatomy until it
-is fine-tuned there, and look at every slice.
+Research software: not for treatment decisions. Expect it to be wrong on scanners, sequences
+and anatomy that are not in its data, until it is fine-tuned there, and look at every slice.
 """
 
 
@@ -27,24 +29,15 @@ def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def dice_table(scores: Sequence["PatientScore"]) -> str:
-    """Markdown table: 3-D Dice of each held-out stack by organ."""
-    lines = [
-        "| stack | " + " | ".join(organ.title for organ in ORGANS) + " |",
-        "|---|" + "---|" * len(ORGANS),
-    ]
-    for score in scores:
-        cells = " | ".join(_cell(score.dice.get(organ.name)) for organ in ORGANS)
-        lines.append(f"| {score.name} | {cells} |")
-    return "\n".join(lines)
-
-
 def training_card(
     config: ModelConfig,
     recipe: Recipe,
-    stacks: Sequence["Stack"],
-    scores: Sequence["PatientScore"],
-    how: str = "patients that it was not trained on",
+    data: "DataReport",
+    trained_on: Sequence[str],
+    held_out: Sequence[str],
+    evaluation: "Evaluation | None",
+    *,
+    final: str = "",
 ) -> str:
     """The card of a model that `gitract train` made.
 
@@ -54,56 +47,133 @@ def training_card(
         The model's configuration.
     recipe
         What it was trained by.
-    stacks
-        What it was trained on.
-    scores
-        Held-out scans; empty where nobody was held out.
-    how
-        What the scores were measured on.
+    data
+        What was found to train and test on.
+    trained_on
+        Patients that it has seen.
+    held_out
+        Patients that it was tested on; of all folds where there were several.
+    evaluation
+        Scores on them; None where nobody was held out.
+    final
+        ``ensemble`` or ``everyone`` after a cross-validation, as `cross_validate` takes it.
     """
-    slices = sum(len(stack.slices) for stack in stacks)
-    outlined = [
-        sum(int(stack.masks[i].any(dim=(1, 2)).sum()) for stack in stacks)
-        for i in range(len(ORGANS))
-    ]
-    organs = ", ".join(
-        f"{organ.title.lower()} on {count}" for organ, count in zip(ORGANS, outlined, strict=True)
+    settings, prepared = recipe.optimisation, config.preparation
+    view = (
+        f"patches of {' x '.join(map(str, prepared.patch))} (slice, row, column)"
+        if prepared.patch
+        else f"slices with {prepared.neighbours} neighbour(s) on each side, {prepared.stride} apart"
     )
-    tested = (
-        f"3-D Dice on {how}:\n\n{dice_table(scores)}\n"
-        if scores
-        else "Nobody was held out of this training, so it has no score of its own.\n"
-    )
+    distance = f", {prepared.slice_mm} mm between slices" if prepared.slice_mm else ""
+    terms = ", ".join(f"{loss.weight:g} x {loss.kind}" for loss in recipe.losses)
+    data_lines = "\n".join(data.lines())
     return f"""# {config.title}
 
-`{config.id}`, made {config.created} by {config.software}. Weights: SHA-256
-`{config.weights_sha256 or "in config.json"}`.
+`{config.id}`, made {config.created} by {config.software},
+{_versions()}. \
+Weights: SHA-256 `{config.weights_sha256}`. Licence: {recipe.licence or "not stated"}.
 
 ## Data
 
 {recipe.about or "No description was given."}
 
-{slices} labelled slices ({organs}) from: {_patients(stacks)}.
+```
+{data_lines}
+```
+
+Trained on: {_listed(trained_on)}.
 
 ## Training
 
-Network `{config.network.name}` {config.network.options}, slices at {config.preparation.pixel_mm} mm
-with {config.preparation.neighbours} neighbour(s) on each side, {config.preparation.stride} apart;
-{recipe.optimisation.steps} steps of {recipe.optimisation.batch_size} slices from random weights,
+Network `{config.network.name}` {config.network.options}; {view},
+at {prepared.pixel_mm} mm{distance}; {settings.steps} steps of {settings.batch_size}, \
+minimising {terms}; {settings.optimiser}, learning rate {settings.learning_rate:g}, \
 seed {recipe.seed}.
+{f"Started from {recipe.start}." if recipe.start else "Started from random weights."} \
+The whole recipe is in `recipe.yaml` of the run.
 
 ## Held-out results
 
-{tested}
+{_results(config, held_out, evaluation, final)}
 {_LIMITS}"""
 
 
-def _patients(stacks: Sequence["Stack"]) -> str:
-    """Patients by name; groups of single slices, which have none, as a count."""
-    patients = sorted({stack.patient for stack in stacks})
-    named = [patient for patient in patients if patient.startswith("case")]
-    others = len(patients) - len(named)
-    return ", ".join(named) + (f", and {others} groups of single slices" if others else "")
+def _listed(patients: Sequence[str]) -> str:
+    """Names, of many only the first."""
+    named = sorted(set(patients))
+    more = len(named) - _MOST_NAMED
+    return ", ".join(named[:_MOST_NAMED]) + (f" and {more} others" if more > 0 else "")
+
+
+def _versions() -> str:
+    libraries = ("torch", "segmentation-models-pytorch", "timm", "monai", "lightning")
+    named = ", ".join(f"{library} {version(library)}" for library in libraries)
+    return f"with Python {platform.python_version()}, {named}"
+
+
+def _results(
+    config: ModelConfig, held_out: Sequence[str], evaluation: "Evaluation | None", final: str
+) -> str:
+    if evaluation is None:
+        return "Nobody was held out of this training, so it has no score of its own.\n"
+    how = {
+        "": "Measured on patients that it was not trained on.",
+        "ensemble": "Cross-validated by patient: each was scored by the one network, of those "
+        "that this model is the mean of, that was trained without that patient.",
+        "everyone": "Cross-validated by patient: the recipe was trained without the patients of "
+        "each fold and scored on them, while the network that is kept here has seen all.",
+    }[final]
+    competition = evaluation.competition()
+    score = f"Competition score, reading A: {competition.score:.3f}.\n" if competition else ""
+    remarks = "".join(f"{remark}\n" for remark in evaluation.remarks)
+    return f"""{how} Held out: {_listed(held_out)}.
+On the scans' own grid; mean over patients, in brackets the 95 % bootstrap interval over
+patients.
+
+{_summary_table(config, evaluation)}
+
+3-D Dice by scan:
+
+{_dice_table(config, evaluation)}
+
+{score}{remarks}"""
+
+
+_IN_CARD = ("dice", "hd95_mm", "surface_dice_2mm", "absolute_volume_error_ml")
+
+
+def _summary_table(config: ModelConfig, evaluation: "Evaluation") -> str:
+    from gitract.evaluation import METRICS
+
+    metrics = [metric for metric in METRICS if metric.name in _IN_CARD]
+    lines = ["| organ | " + " | ".join(metric.title for metric in metrics) + " |"]
+    lines.append("|---|" + "---|" * len(metrics))
+    for organ in config.organs:
+        means = ((m.decimals, evaluation.mean(m.name, organ.name)) for m in metrics)
+        cells = " | ".join(_mean_cell(mean, decimals) for decimals, mean in means)
+        lines.append(f"| {organ.title} | {cells} |")
+    return "\n".join(lines)
+
+
+def _mean_cell(mean: "Mean | None", decimals: int) -> str:
+    if mean is None:
+        return "–"
+    if mean.interval is None:
+        return f"{mean.value:.{decimals}f}"
+    low, high = mean.interval
+    return f"{mean.value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+
+
+def _dice_table(config: ModelConfig, evaluation: "Evaluation") -> str:
+    dice = {(score.scan, score.organ): score.dice for score in evaluation.scores}
+    lines = [
+        "| scan | " + " | ".join(organ.title for organ in config.organs) + " |",
+        "|---|" + "---|" * len(config.organs),
+    ]
+    for scan in evaluation.scans:
+        cells = " | ".join(_cell(dice.get((scan, organ.name))) for organ in config.organs)
+        lines.append(f"| {scan} | {cells} |")
+    return "\n".join(lines)
 
 
 def fine_tuning_card(config: ModelConfig, card: "Card") -> str:

@@ -2,17 +2,30 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from gitract.augment import Augmentation
 from gitract.errors import InputError
 from gitract.model_config import NetworkConfig, Preparation
+from gitract.organs import ORGANS
 from gitract.strict import StrictModel
 
-__all__ = ["CompetitionSource", "Optimisation", "PairsSource", "Recipe", "Source", "read_recipe"]
+__all__ = [
+    "BCE_AND_DICE",
+    "Augmentation",
+    "CompetitionSource",
+    "Loss",
+    "Optimisation",
+    "PairsSource",
+    "Recipe",
+    "Sampling",
+    "ScansSource",
+    "Source",
+    "read_recipe",
+    "recipe_file",
+]
 
 
 class CompetitionSource(StrictModel):
@@ -66,7 +79,116 @@ class PairsSource(StrictModel):
     weight: float = Field(default=1.0, gt=0)
 
 
-Source = Annotated[CompetitionSource | PairsSource, Field(discriminator="kind")]
+class ScansSource(StrictModel):
+    """Scans with their contours, in any format that `gitract.io` reads.
+
+    NIfTI and TIFF pairs, as ``images/`` and ``labels/`` or beside each other; DICOM series
+    with an RT Structure Set or SEG.
+
+    Parameters
+    ----------
+    path
+        Below the data folder.
+    organs
+        The organs that were outlined on every scan; None: those that each file of contours
+        names, or that ``label_values`` lists.
+    label_values
+        Organ name by value, for label images that name nothing.
+    contours
+        Organ name by the name of a contour, ``-`` to leave it out, where the usual names do
+        not tell.
+    patients
+        ``auto``: the patient of a DICOM series, else the folder below `path`, else the file
+        name up to the first underscore after a digit. Or a CSV with the columns ``file`` and
+        ``group``, whose groups are taken as the patients' names.
+    weight
+        How often a patient of this source is drawn, against the others' patients.
+    """
+
+    kind: Literal["scans"]
+    path: str = "."
+    organs: tuple[str, ...] | None = None
+    label_values: dict[int, str] = Field(default_factory=dict)
+    contours: dict[str, str] = Field(default_factory=dict)
+    patients: str = "auto"
+    weight: float = Field(default=1.0, gt=0)
+
+
+Source = Annotated[CompetitionSource | PairsSource | ScansSource, Field(discriminator="kind")]
+
+
+class Loss(StrictModel):
+    """One term of the loss; the terms are added.
+
+    Parameters
+    ----------
+    kind
+        Binary cross-entropy, Dice, Tversky (false positives weigh ``alpha``, false negatives
+        ``beta``), focal (``gamma``) or Lovász hinge.
+    weight
+        Of the term.
+    """
+
+    kind: Literal["bce", "dice", "tversky", "focal", "lovasz"]
+    weight: float = Field(default=1.0, gt=0)
+    alpha: float = Field(default=0.3, ge=0)
+    beta: float = Field(default=0.7, ge=0)
+    gamma: float = Field(default=2.0, ge=0)
+
+
+BCE_AND_DICE = (Loss(kind="bce"), Loss(kind="dice"))
+"""What a recipe minimises when it does not say, and fine-tuning always."""
+
+
+class Augmentation(StrictModel):
+    """Strengths; 0 switches a change off.
+
+    Parameters
+    ----------
+    rotation_deg, scale, shift
+        Standard deviation of the angle, of the log2 of the zoom, and of the shift as a
+        fraction of the crop.
+    elastic_mm
+        Standard deviation of the smooth deformation, in mm.
+    gamma, contrast, brightness
+        Standard deviations of log2 gamma, log2 contrast, and an offset.
+    bias_field
+        Standard deviation of the log2 of a smooth gain, as a surface coil makes.
+    noise
+        Largest standard deviation of added noise.
+    blur
+        Probability of a lowered resolution, by a factor of 1.3 to 2.6.
+    repeat_centre
+        Probability that the neighbours are replaced by the slice itself, as for a
+        single slice.
+    """
+
+    rotation_deg: float = Field(default=8.0, ge=0)
+    scale: float = Field(default=0.2, ge=0)
+    shift: float = Field(default=0.06, ge=0)
+    elastic_mm: float = Field(default=3.0, ge=0)
+    gamma: float = Field(default=0.4, ge=0)
+    contrast: float = Field(default=0.25, ge=0)
+    brightness: float = Field(default=0.06, ge=0)
+    bias_field: float = Field(default=0.5, ge=0)
+    noise: float = Field(default=0.05, ge=0)
+    blur: float = Field(default=0.3, ge=0, le=1)
+    repeat_centre: float = Field(default=0.1, ge=0, le=1)
+
+
+class Sampling(StrictModel):
+    """Which slices go into a batch.
+
+    Parameters
+    ----------
+    organ_fraction
+        Share of the slices that hold an organ; the others are drawn from all.
+    patients
+        ``equal``: every patient as often as the next; ``slices``: by their slices.
+    """
+
+    organ_fraction: float = Field(default=0.7, ge=0, le=1)
+    patients: Literal["equal", "slices"] = "equal"
 
 
 class Optimisation(StrictModel):
@@ -76,49 +198,119 @@ class Optimisation(StrictModel):
     ----------
     steps, steps_per_epoch
         Batches in all, and between two validations and checkpoints.
-    batch_size, crop
-        Slices in a batch; side of the square crop in prepared pixels.
-    organ_fraction
-        Share of the slices of a batch that hold an organ.
-    learning_rate, weight_decay, warm_up
-        AdamW with a linear warm-up of that many steps, then cosine to zero.
+    batch_size
+        Slices (3-D: patches) in a batch over all devices; ``auto``: the largest power of two,
+        up to 64, that fits into memory.
+    crop
+        Side of the square crop in prepared pixels; 3-D networks take ``preparation.patch``.
+    optimiser, learning_rate, weight_decay
+        AdamW, or SGD with Nesterov momentum 0.99.
+    schedule, warm_up
+        From the learning rate to zero by a half cosine or by a polynomial of power 0.9, or
+        not at all, after a linear warm-up of that many steps.
     ema_decay
-        Of the moving average of the weights that is validated and kept.
-    dice_weight
-        Of the Dice term against the cross-entropy.
+        Of the moving average of the weights that is validated and kept; 0 for none.
+    precision
+        ``auto`` is bf16 on a GPU that has it, else float32.
+    gradient_clip
+        Largest norm of the gradient; 0 for none.
+    patience
+        Stop after that many validations without a better Dice; 0 for never.
+    deep_supervision
+        Weight of each auxiliary output of the network, half for each coarser one.
+    presence
+        Weight of the cross-entropy of the network's answer whether a slice holds an organ.
+    deterministic
+        Take only operations that give the same result every time, where a GPU has them;
+        slower. On a CPU a training always repeats itself.
     """
 
     steps: int = Field(default=4000, ge=1)
     steps_per_epoch: int = Field(default=200, ge=1)
-    batch_size: int = Field(default=16, ge=2)
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 16
     crop: int = Field(default=160, ge=32, multiple_of=32)
-    organ_fraction: float = Field(default=0.7, ge=0, le=1)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warm_up: int = Field(default=100, ge=0)
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
-    dice_weight: float = Field(default=1.0, ge=0)
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    gradient_clip: float = Field(default=1.0, ge=0)
+    patience: int = Field(default=0, ge=0)
+    deep_supervision: float = Field(default=0.5, ge=0)
+    presence: float = Field(default=0.1, ge=0)
+    deterministic: bool = False
 
 
 class Recipe(StrictModel):
-    """Everything that decides a training run, but the data folder and who is held out."""
+    """Everything that decides a training run, but the data folder and who is held out.
+
+    Parameters
+    ----------
+    id, title, about
+        Of the model; `about` tells of the data, for the model card.
+    seed
+        Of all that is drawn at random.
+    organs
+        Names of what the network outlines.
+    network, preparation
+        As they go into the model's configuration.
+    start
+        Weights to start from: a model folder or a safetensors file, below the folder of the
+        recipe. Tensors that the network has under the same name and in the same shape are
+        taken.
+    sources
+        What to train on; none: what is found in the data folder.
+    sampling, losses, optimisation, augmentation
+        How to train.
+    licence
+        Of the weights, for the model card.
+    """
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
-    about: str = Field(default="", description="of the data, for the model card")
+    about: str = ""
     seed: int = 0
+    organs: tuple[str, ...] = Field(default=tuple(o.name for o in ORGANS), min_length=1)
     network: NetworkConfig
     preparation: Preparation = Preparation()
-    sources: tuple[Source, ...] = Field(min_length=1)
+    start: str | None = None
+    sources: tuple[Source, ...] = ()
+    sampling: Sampling = Sampling()
+    losses: tuple[Loss, ...] = Field(default=BCE_AND_DICE, min_length=1)
     optimisation: Optimisation = Optimisation()
     augmentation: Augmentation = Augmentation()
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _square_patches(self) -> Self:
+        """Augmentation turns slices, which must fit again afterwards."""
+        if (patch := self.preparation.patch) and patch[1] != patch[2]:
+            raise ValueError(f"rows and columns of preparation.patch differ: {patch[1:]}")
+        return self
+
+    def renamed(self, name: str) -> "Recipe":
+        """The same recipe for a model of another id.
+
+        Raises
+        ------
+        InputError
+            The name cannot be an id.
+        """
+        try:
+            return Recipe.model_validate({**self.model_dump(), "id": name, "title": name})
+        except ValidationError:
+            raise InputError(
+                f"The name {name!r} cannot be a model's id: take letters, digits, '.', '_' and '-'."
+            ) from None
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:
     """Every key that may stand anywhere in a recipe."""
     keys = set(model.model_fields)
-    for part in (Preparation, NetworkConfig, CompetitionSource, PairsSource, Optimisation,
-                 Augmentation):  # fmt: skip
+    for part in (Preparation, NetworkConfig, CompetitionSource, PairsSource, ScansSource, Loss,
+                 Sampling, Optimisation, Augmentation):  # fmt: skip
         keys |= set(part.model_fields)
     return keys
 
@@ -148,4 +340,32 @@ def read_recipe(path: Path) -> Recipe:
             close = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(Recipe), n=1)
             hint = f": did you mean {close[0]!r}?" if close else "."
             raise InputError(f"The recipe {path} has an unknown key {where}{hint}") from None
-        raise InputError(f"The recipe {path}: {where}: {first['msg'].lower()}.") from None
+        reason = first["msg"].lower().removeprefix("value error, ")
+        raise InputError(f"The recipe {path}: {where}: {reason}.") from None
+
+
+def recipe_file(name: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with the program.
+
+    Raises
+    ------
+    InputError
+        There is neither such a file nor such a recipe.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix:
+        return path
+    shipped = {found.stem: found for found in _shipped()}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    close = difflib.get_close_matches(str(name), shipped, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(shipped))}."
+    raise InputError(f"There is no recipe {name}: {hint}")
+
+
+def _shipped() -> list[Path]:
+    """Recipes beside the package in a checkout, inside it once it is installed."""
+    here = Path(__file__).parent
+    return sorted((here / "configs").glob("*.yaml")) or sorted(
+        (here.parent / "configs").glob("*.yaml")
+    )

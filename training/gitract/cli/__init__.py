@@ -11,8 +11,11 @@ from typing import Any, NoReturn
 import typer
 
 from gitract import INTENDED_USE
-from gitract.cli import models, scans, training
+from gitract.cli import models, scans
 from gitract.cli._common import err, parse_slices
+from gitract.cli.evaluate import evaluate
+from gitract.cli.finetune import finetune
+from gitract.cli.train import train
 from gitract.errors import Cancelled, GitractError
 
 __all__ = ["app", "main", "parse_slices"]
@@ -25,9 +28,9 @@ app = typer.Typer(
 )
 for command in (
     scans.segment,
-    training.finetune,
-    training.evaluate,
-    training.train,
+    finetune,
+    evaluate,
+    train,
     scans.convert,
     scans.info,
     scans.organs,

@@ -1,0 +1,201 @@
+"""Train a recipe once for each group of patients, without them, and score it on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from gitract.engine import is_first_process
+from gitract.errors import InputError
+from gitract.evaluate import Evaluation
+from gitract.io._files import replaced_file
+from gitract.model_card import training_card
+from gitract.model_config import ModelConfig
+from gitract.models.ensemble import ensemble_of
+from gitract.models.weights import load_network
+from gitract.prepared import Stack
+from gitract.progress import Progress, Report, silent
+from gitract.recipe import Recipe
+from gitract.strict import StrictModel
+from gitract.train import (
+    EVALUATION_FILE,
+    Machines,
+    TrainingData,
+    TrainingResult,
+    train,
+    write_model,
+)
+
+__all__ = ["Final", "Split", "cross_validate", "make_split", "read_split", "write_split"]
+
+Final = Literal["ensemble", "everyone"]
+SPLIT_FILE = "split.yaml"
+
+
+class Split(StrictModel):
+    """Who is held out of which fold; a patient in no fold is always trained on."""
+
+    folds: tuple[tuple[str, ...], ...] = Field(min_length=2)
+
+
+def make_split(stacks: Sequence[Stack], folds: int) -> Split:
+    """Share patients out so that the folds have about equally many slices with organs.
+
+    Raises
+    ------
+    InputError
+        There are fewer patients than folds.
+    """
+    slices: dict[str, int] = {}
+    for stack in stacks:
+        slices[stack.patient] = slices.get(stack.patient, 0) + len(stack.organ_slices)
+    if not 2 <= folds <= len(slices):
+        raise InputError(
+            f"{folds} folds cannot be made of {len(slices)} patients: choose 2 to {len(slices)}."
+        )
+    groups: list[list[str]] = [[] for _ in range(folds)]
+    filled = [0] * folds
+    for patient in sorted(slices, key=lambda name: (-slices[name], name)):
+        emptiest = filled.index(min(filled))
+        groups[emptiest].append(patient)
+        filled[emptiest] += slices[patient]
+    return Split(folds=tuple(tuple(sorted(group)) for group in groups))
+
+
+def read_split(path: Path) -> Split:
+    """Read a split file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read or is no split, or a patient is in two folds.
+    """
+    try:
+        split = Split.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"The split {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        raise InputError(
+            f"The split {path} is not a list `folds` of at least two lists of patients."
+        ) from error
+    patients = [patient for fold in split.folds for patient in fold]
+    twice = sorted({patient for patient in patients if patients.count(patient) > 1})
+    if twice:
+        raise InputError(f"The split {path} has {twice[0]} in two folds: leave it in one.")
+    return split
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write a split file, readable and to be given to another run."""
+    with replaced_file(path) as file:
+        content = yaml.safe_dump(split.model_dump(mode="json"), sort_keys=False)
+        file.write_text(content, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """What all trainings of a cross-validation share."""
+
+    recipe: Recipe
+    data: TrainingData
+    output: Path
+    machines: Machines
+    start: Path | None
+    resume: bool
+    report: Report
+
+    def trained(self, name: str, title: str, hold_out: Sequence[str]) -> TrainingResult:
+        """A training below the output folder, unless it is done; one begun is gone on with."""
+        folder = self.output / name
+        if (folder / "model").exists():
+            scores = folder / EVALUATION_FILE
+            return TrainingResult(
+                folder / "model", Evaluation.read(scores) if scores.exists() else None
+            )
+        begun = (folder / "checkpoints" / "last.ckpt").exists()
+
+        def report(progress: Progress) -> None:
+            self.report(replace(progress, message=f"{title}: {progress.message}"))
+
+        return train(
+            self.recipe, self.data, output=folder, hold_out=hold_out, machines=self.machines,
+            start=self.start, resume=self.resume and begun, report=report,
+        )  # fmt: skip
+
+
+def cross_validate(
+    recipe: Recipe,
+    data: TrainingData,
+    split: Split,
+    *,
+    output: Path,
+    final: Final = "ensemble",
+    machines: Machines = Machines(),  # noqa: B008 - it never changes
+    start: Path | None = None,
+    resume: bool = False,
+    report: Report = silent,
+) -> TrainingResult:
+    """Train a fold for each group of patients, score it on them, and write ``output/model``.
+
+    Every fold is a run of its own in ``output/fold-1`` ...; the split is in
+    ``output/split.yaml``, the scores of all patients together in
+    ``output/evaluation.json``.
+
+    Parameters
+    ----------
+    recipe, data, machines, start, report
+        As for `gitract.train.train`.
+    split
+        Who is held out of which fold.
+    output
+        Must not hold a run yet, unless `resume`.
+    final
+        What the model is: the ``ensemble`` of all folds, by mean probability, or one more
+        network that is trained on ``everyone``; its card then has the scores of the folds.
+    resume
+        Keep the folds that are done, go on with the one that was begun.
+
+    Raises
+    ------
+    InputError
+        As for `gitract.train.train`; or `output` holds another split.
+    """
+    first = is_first_process()
+    if first:
+        _begin(split, output, resume)
+    folds = _Folds(recipe, data, output, machines, start, resume, report)
+    count = len(split.folds)
+    results = [
+        folds.trained(f"fold-{number}", f"Fold {number} of {count}", held_out)
+        for number, held_out in enumerate(split.folds, start=1)
+    ]
+    everyone = folds.trained("everyone", "On everyone", ()) if final == "everyone" else None
+    if not first:
+        return TrainingResult(output / "model", None)
+    evaluation = Evaluation.merged([r.evaluation for r in results if r.evaluation is not None])
+    if everyone is not None:
+        network, config = load_network(everyone.model)
+    else:
+        network, config = ensemble_of([result.model for result in results])
+
+    def card(written: ModelConfig, scores: Evaluation | None) -> str:
+        seen = sorted({stack.patient for stack in data.stacks})
+        held_out = [patient for fold in split.folds for patient in fold]
+        return training_card(written, recipe, data.report, seen, held_out, scores, final=final)
+
+    return write_model(
+        network, config, card, (), output=output, machines=machines, evaluation=evaluation
+    )
+
+
+def _begin(split: Split, output: Path, resume: bool) -> None:
+    path = output / SPLIT_FILE
+    if (output / "model").exists() or (path.exists() and not resume):
+        raise InputError(f"{output} already holds a run: choose another folder, or resume it.")
+    if path.exists() and read_split(path) != split:
+        raise InputError(f"The run in {output} has another split: give it as --split {path}.")
+    output.mkdir(parents=True, exist_ok=True)
+    write_split(split, path)
