@@ -20,6 +20,8 @@ NEEDED = (
     "gitract/default_model/config.json",
     "gitract/default_model/model.safetensors",
     "gitract/default_model/README.md",
+    "gitract/configs/unet-light.yaml",
+    "gitract/report/report.css",
 )
 
 

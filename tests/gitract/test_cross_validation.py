@@ -122,6 +122,31 @@ def test_another_split_is_not_mixed_into_a_run(
     assert_one_sentence(told)
 
 
+def test_another_recipe_is_not_mixed_into_a_run(
+    run: Callable[..., TrainingResult], short: Recipe, data: TrainingData, tmp_path: Path
+) -> None:
+    def at_once(progress: Progress) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run(report=at_once)
+    other = short.model_copy(update={"seed": 5})
+    with pytest.raises(InputError, match=r"other settings \(seed\)") as told:
+        cross_validate(other, data, SPLIT, output=tmp_path / "run", resume=True)
+    assert_one_sentence(told)
+
+
+def test_a_patient_who_is_not_there_is_said_before_any_fold(
+    short: Recipe, data: TrainingData, tmp_path: Path
+) -> None:
+    split = Split(folds=(("case1",), ("case9",)))
+    with pytest.raises(InputError, match="'case9' is not in the data"):
+        cross_validate(short, data, split, output=tmp_path / "run")
+    with pytest.raises(InputError, match="Nothing to resume"):
+        cross_validate(short, data, SPLIT, output=tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("folds", [2, 3])
 def test_folds_hold_every_patient_once_and_about_equally_many_slices(
     data: TrainingData, folds: int
@@ -166,6 +191,7 @@ def test_an_organ_that_only_the_held_out_patients_show_is_said(
         write_day(tmp_path / "days", scan, truth)
     loaded = load_training_data(short, tmp_path / "days", cache=tmp_path / "cache")
     split = Split(folds=(("case1",), ("case2",)))
-    with pytest.raises(InputError, match="Stomach is outlined on no slice of the patients") as told:
+    with pytest.raises(InputError, match="Stomach .* the patients to train on in fold 2") as told:
         cross_validate(short, loaded, split, output=tmp_path / "run", machines=Machines("cpu"))
     assert_one_sentence(told)
+    assert not (tmp_path / "run").exists()

@@ -133,21 +133,42 @@ class _Hungry(nn.Module):
 
 @pytest.mark.parametrize(("most", "found"), [(1, 1), (5, 4), (32, 32), (1000, 64)])
 def test_the_largest_batch_that_fits_is_found(
-    recipe: Recipe, phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    most: int, found: int,
-) -> None:  # fmt: skip
+    recipe: Recipe, phantom_data: Path, tmp_path: Path, most: int, found: int
+) -> None:
     stacks = load_training_data(recipe, phantom_data, cache=tmp_path / "cache").stacks
     module = SegmentationModule(_Hungry(most), recipe, ORGANS)
-    monkeypatch.setattr("gitract.engine._ON_CPU", None)
-    gpu = torch.device("cpu")  # what follows is the same on any device
-    assert largest_batch_size(module, stacks, gpu, 2) == 2 * found
+    before = module.network.conv.weight.clone()  # type: ignore[operator, union-attr]
+    assert largest_batch_size(module, stacks, torch.device("cpu")) == found
+    assert torch.equal(module.network.conv.weight, before)  # type: ignore[arg-type, union-attr]
 
 
 def test_memory_for_not_even_one_sample_is_said(
-    recipe: Recipe, phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, phantom_data: Path, tmp_path: Path
 ) -> None:
     stacks = load_training_data(recipe, phantom_data, cache=tmp_path / "cache").stacks
-    monkeypatch.setattr("gitract.engine._ON_CPU", None)
     module = SegmentationModule(_Hungry(0), recipe, ORGANS)
     with pytest.raises(InputError, match="Out of memory"):
-        largest_batch_size(module, stacks, torch.device("cpu"), 1)
+        largest_batch_size(module, stacks, torch.device("cpu"))
+
+
+def test_several_processes_need_a_number_for_the_batch(
+    recipe: Recipe, phantom_data: Path, tmp_path: Path
+) -> None:
+    optimisation = recipe.optimisation.model_copy(update={"batch_size": "auto"})
+    recipe = recipe.model_copy(update={"optimisation": optimisation})
+    data = load_training_data(recipe, phantom_data, cache=tmp_path / "cache")
+    with pytest.raises(InputError, match="give a number for several"):
+        train(recipe, data, output=tmp_path / "run", machines=Machines("cpu", devices=2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are for Linux")
+def test_workers_prepare_what_the_training_itself_would(
+    recipe: Recipe, phantom_data: Path, tmp_path: Path
+) -> None:
+    optimisation = recipe.optimisation.model_copy(update={"steps": 6, "steps_per_epoch": 3})
+    recipe = recipe.model_copy(update={"optimisation": optimisation})
+    data = load_training_data(recipe, phantom_data, cache=tmp_path / "cache")
+    for workers in (0, 2):
+        output = tmp_path / str(workers)
+        train(recipe, data, output=output, machines=Machines("cpu", workers=workers))
+    assert _rows(tmp_path / "0") == _rows(tmp_path / "2")

@@ -60,7 +60,8 @@ def test_the_least_that_a_recipe_needs(tmp_path: Path) -> None:
 
 
 def test_a_recipe_comes_back_from_what_a_run_writes(tmp_path: Path) -> None:
-    recipe = read_recipe(write(tmp_path, optimisation={"steps": 7}))
+    recipe = read_recipe(write(tmp_path, optimisation={"steps": 400}, start="there.safetensors"))
+    assert recipe.start == str((tmp_path / "there.safetensors").resolve())
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert read_recipe(path) == recipe
@@ -78,6 +79,8 @@ def test_a_recipe_comes_back_from_what_a_run_writes(tmp_path: Path) -> None:
         ({"optimisation": {"crop": 100}}, "optimisation.crop"),
         ({"optimisation": {"learning_rate": -1}}, "optimisation.learning_rate"),
         ({"preparation": {"pixel_mm": 0}}, "preparation.pixel_mm"),
+        ({"optimisation": {"steps": 7, "steps_per_epoch": 2}}, "no multiple"),
+        ({"seed": -1}, "seed"),
         ({"losses": []}, "losses"),
         ({"losses": [{"kind": "dise"}]}, "losses.0.kind"),
         ({"losses": [{"kind": "dice", "wieght": 2}]}, "did you mean 'weight'?"),

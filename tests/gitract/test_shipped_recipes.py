@@ -17,6 +17,7 @@ from gitract.phantom import abdomen, write_day
 from gitract.prepared import Stack, prepared_stacks
 from gitract.recipe import Augmentation, Recipe, read_recipe
 
+MOST_STEPS = 120
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
 
 
@@ -25,14 +26,14 @@ def shrunken(recipe: Recipe) -> Recipe:
     is_3d = recipe.preparation.patch is not None
     preparation = recipe.preparation.model_copy(
         update={
-            "pixel_mm": 2.4,
+            "pixel_mm": 3.6,
             "slice_mm": None,
             "crop_to_body": False,
-            "patch": (8, 96, 96) if is_3d else None,
+            "patch": (8, 64, 64) if is_3d else None,
         }  # fmt: skip
     )
     optimisation = recipe.optimisation.model_copy(
-        update={"batch_size": 1 if is_3d else 4, "crop": 96, "learning_rate": 2e-3, "warm_up": 0}
+        update={"batch_size": 1 if is_3d else 4, "crop": 64, "learning_rate": 2e-3, "warm_up": 0}
     )
     off = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
     options = recipe.network.options | ({"width": 8} if is_3d else {})
@@ -72,10 +73,10 @@ def test_every_recipe_overfits_four_slices_in_a_few_dozen_steps(path: Path, tmp_
     )
     module = SegmentationModule(build_network(config), recipe, ORGANS)
     size = int(recipe.optimisation.batch_size)
-    batches = Batches([stack], recipe, batch_size=size, length=90)
+    batches = Batches([stack], recipe, batch_size=size, length=MOST_STEPS)
     optimizer = torch.optim.AdamW(module.network.parameters(), 2e-3)
     reached = 0.0
-    for step in range(90):
+    for step in range(MOST_STEPS):
         module.train()
         optimizer.zero_grad()
         module.loss(batches[step]).backward()

@@ -6,6 +6,7 @@ is a function of its seed alone, whatever else is in the batch.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch.nn import functional
@@ -34,7 +35,15 @@ def _smooth_field(
     """Smooth random fields ``(sample, channel, row, column)`` from a coarse grid."""
     channels, rows, columns = shape
     coarse = _normal((channels, cells, cells), sigma, generators)
-    return functional.interpolate(coarse, size=(rows, columns), mode="bicubic", align_corners=True)
+    return _bicubic(rows, cells) @ coarse @ _bicubic(columns, cells).T
+
+
+@cache
+def _bicubic(size: int, cells: int) -> torch.Tensor:
+    """Weights ``(size, cells)`` of bicubic interpolation along one axis."""
+    each = torch.eye(cells)[None, None]
+    wide = functional.interpolate(each, size=(size, cells), mode="bicubic", align_corners=True)
+    return wide[0, 0]
 
 
 def _sampling_grid(

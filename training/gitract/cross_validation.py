@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
+from gitract.data import split_by_patient
 from gitract.engine import is_first_process
 from gitract.errors import InputError
 from gitract.evaluate import Evaluation
@@ -18,14 +19,19 @@ from gitract.models.ensemble import ensemble_of
 from gitract.models.weights import load_network
 from gitract.prepared import Stack
 from gitract.progress import Progress, Report, silent
-from gitract.recipe import Recipe
+from gitract.recipe import Recipe, read_recipe
 from gitract.strict import StrictModel
 from gitract.train import (
     EVALUATION_FILE,
+    RECIPE_FILE,
     Machines,
     TrainingData,
     TrainingResult,
+    check_organs,
+    check_same,
+    recipe_organs,
     train,
+    write_begun,
     write_model,
 )
 
@@ -38,7 +44,7 @@ SPLIT_FILE = "split.yaml"
 class Split(StrictModel):
     """Who is held out of which fold; a patient in no fold is always trained on."""
 
-    folds: tuple[tuple[str, ...], ...] = Field(min_length=2)
+    folds: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(min_length=2)
 
 
 def make_split(stacks: Sequence[Stack], folds: int) -> Split:
@@ -103,7 +109,6 @@ class _Folds:
     data: TrainingData
     output: Path
     machines: Machines
-    start: Path | None
     resume: bool
     report: Report
 
@@ -122,7 +127,7 @@ class _Folds:
 
         return train(
             self.recipe, self.data, output=folder, hold_out=hold_out, machines=self.machines,
-            start=self.start, resume=self.resume and begun, report=report,
+            resume=self.resume and begun, report=report,
         )  # fmt: skip
 
 
@@ -134,7 +139,6 @@ def cross_validate(
     output: Path,
     final: Final = "ensemble",
     machines: Machines = Machines(),  # noqa: B008 - it never changes
-    start: Path | None = None,
     resume: bool = False,
     report: Report = silent,
 ) -> TrainingResult:
@@ -146,7 +150,7 @@ def cross_validate(
 
     Parameters
     ----------
-    recipe, data, machines, start, report
+    recipe, data, machines, report
         As for `gitract.train.train`.
     split
         Who is held out of which fold.
@@ -161,19 +165,20 @@ def cross_validate(
     Raises
     ------
     InputError
-        As for `gitract.train.train`; or `output` holds another split.
+        As for `gitract.train.train`; or a fold leaves an organ without a slice to learn from,
+        or `output` holds another run.
     """
-    first = is_first_process()
-    if first:
-        _begin(split, output, resume)
-    folds = _Folds(recipe, data, output, machines, start, resume, report)
+    _check_folds(recipe, data, split)
+    if is_first_process():
+        _begin(recipe, data, split, output, resume=resume)
+    folds = _Folds(recipe, data, output, machines, resume, report)
     count = len(split.folds)
     results = [
         folds.trained(f"fold-{number}", f"Fold {number} of {count}", held_out)
         for number, held_out in enumerate(split.folds, start=1)
     ]
     everyone = folds.trained("everyone", "On everyone", ()) if final == "everyone" else None
-    if not first:
+    if not is_first_process():
         return TrainingResult(output / "model", None)
     evaluation = Evaluation.merged([r.evaluation for r in results if r.evaluation is not None])
     if everyone is not None:
@@ -184,18 +189,32 @@ def cross_validate(
     def card(written: ModelConfig, scores: Evaluation | None) -> str:
         seen = sorted({stack.patient for stack in data.stacks})
         held_out = [patient for fold in split.folds for patient in fold]
-        return training_card(written, recipe, data.report, seen, held_out, scores, final=final)
+        trained_by = read_recipe(results[0].model.parent / RECIPE_FILE)  # with its batch size
+        return training_card(written, trained_by, data.report, seen, held_out, scores, final=final)
 
     return write_model(
         network, config, card, (), output=output, machines=machines, evaluation=evaluation
     )
 
 
-def _begin(split: Split, output: Path, resume: bool) -> None:
+def _check_folds(recipe: Recipe, data: TrainingData, split: Split) -> None:
+    """Refuse before hours of training what would fail in a later fold."""
+    organs = recipe_organs(recipe)
+    for number, held_out in enumerate(split.folds, start=1):
+        training, _ = split_by_patient(data.stacks, held_out)
+        check_organs(training, organs, f"the patients to train on in fold {number}")
+
+
+def _begin(recipe: Recipe, data: TrainingData, split: Split, output: Path, *, resume: bool) -> None:
     path = output / SPLIT_FILE
+    if resume and not path.exists():
+        raise InputError(f"Nothing to resume: {path} does not exist.")
     if (output / "model").exists() or (path.exists() and not resume):
         raise InputError(f"{output} already holds a run: choose another folder, or resume it.")
-    if path.exists() and read_split(path) != split:
+    if not resume:
+        write_begun(recipe, {}, data.report, output)
+        write_split(split, path)
+    elif read_split(path) != split:
         raise InputError(f"The run in {output} has another split: give it as --split {path}.")
-    output.mkdir(parents=True, exist_ok=True)
-    write_split(split, path)
+    else:
+        check_same(recipe, {}, output)

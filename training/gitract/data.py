@@ -197,7 +197,7 @@ class Batches(Dataset[Batch]):
         offset = int(torch.randint(0, depth, (), generator=generator))
         first = max(0, min(place - offset, count - depth))
         block = slice(first, first + depth)
-        pad = (0, 0, 0, 0, *_padding(count, depth))
+        pad = (0, 0, 0, 0, 0, max(0, depth - count))  # at the far end, as in prediction
         images = functional.pad(stack.slices[block].float()[None], pad)
         masks = functional.pad(stack.masks[:, block].float(), pad)
         return _crop(images, masks.flatten(0, 1)[None], size, generator)

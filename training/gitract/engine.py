@@ -1,20 +1,23 @@
 """How a network is trained: one step, validation, checkpoints, several devices."""
 
+import copy
 import logging
 import math
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.distributed.nn.functional import all_gather
+from torch import distributed, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gitract.data import Batch, Batches
@@ -40,10 +43,12 @@ from lightning.pytorch.callbacks import (  # noqa: E402
 )
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
 from lightning.pytorch.plugins.io import TorchCheckpointIO  # noqa: E402
+from lightning.pytorch.strategies import DDPStrategy  # noqa: E402
 
 __all__ = [
     "Machines",
     "SegmentationModule",
+    "batch_size_for",
     "fitted",
     "is_first_process",
     "largest_batch_size",
@@ -53,6 +58,28 @@ __all__ = [
 
 _MOST_ON_GPU = 64
 _ON_CPU = 16
+
+
+class _Gather(torch.autograd.Function):
+    """What all processes hold, one after the other, with gradients.
+
+    Every process computes the same loss from the whole; a process's own gradient is the sum
+    over all of them of what they have for its part, of which DDP then takes the mean.
+    """
+
+    @staticmethod
+    def forward(context: Any, part: torch.Tensor) -> torch.Tensor:
+        context.count = len(part)
+        everybody = [torch.empty_like(part) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(everybody, part.contiguous())
+        return torch.cat(everybody)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        total = gradients[0].contiguous()
+        distributed.all_reduce(total)
+        first = distributed.get_rank() * context.count
+        return total[first : first + context.count]
 
 
 class SegmentationModule(lightning.LightningModule):
@@ -80,6 +107,7 @@ class SegmentationModule(lightning.LightningModule):
             presence=settings.presence,
         )
         self._scores: dict[str, tuple[str, dict[str, float | None]]] = {}
+        self._last_checkpoint = 0
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Of a batch, over all processes: each computes the whole from everybody's outputs.
@@ -100,18 +128,52 @@ class SegmentationModule(lightning.LightningModule):
         trainer = self._trainer  # None where only the size of a batch is tried
         if trainer is None or trainer.world_size == 1:
             return part
-        return torch.cat(all_gather(part.contiguous()))
+        gathered: torch.Tensor = _Gather.apply(part)
+        return gathered
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Dropout, too, depends on the seed and the step alone, so a run can resume."""
+        drawn = np.random.SeedSequence((self.recipe.seed, self.global_step, self.global_rank))
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         loss = self.loss(batch)
         if not torch.isfinite(loss):
-            raise InputError(
-                f"The loss is {loss.item()} at step {self.global_step} on slices of "
-                f"{', '.join(sorted(set(batch.names))[:4])}: lower optimisation.learning_rate; "
-                "the last good weights are in checkpoints/last.ckpt."
-            )
+            where = f"slices of {', '.join(sorted(set(batch.names))[:4])}"
+            raise self._diverged(f"loss is {loss.item()} on {where}")
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=1)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Stop before a step that would spoil the weights; half precision skips such steps."""
+        if self.trainer.precision == "16-mixed":
+            return
+        gradients = [one.grad for one in self.network.parameters() if one.grad is not None]
+        if not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
+            raise self._diverged("gradient is not finite")
+
+    def _diverged(self, what: str) -> InputError:
+        kept = (
+            f"; the weights of step {self._last_checkpoint} are in checkpoints/last.ckpt"
+            if self._last_checkpoint
+            else ""
+        )
+        return InputError(
+            f"The {what} at step {self.global_step}: lower optimisation.learning_rate{kept}."
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._last_checkpoint = self.global_step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Begin with a whole epoch: Lightning would end the one of the checkpoint once more."""
+        self._last_checkpoint = int(checkpoint["global_step"])
+        loop = checkpoint["loops"]["fit_loop"]
+        batches, epochs = loop["epoch_loop.batch_progress"], loop["epoch_progress"]
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        batches["is_last_batch"] = False
+        for part in ("total", "current"):
+            epochs[part]["processed"] = epochs[part]["completed"] = epochs[part]["ready"]
 
     def validation_step(self, batch: list[Stack], index: int) -> None:
         name, patient, scores = _scan_dice(self.network, batch, self.recipe, self.organs)
@@ -267,8 +329,6 @@ class _History(Callback):
         self._rows: list[Row] = []
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        if self._rows and self._rows[-1]["step"] == trainer.global_step:
-            return  # Lightning ends the epoch of a checkpoint once more when it resumes
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         names = sorted(measured, key=lambda name: (not name.startswith("loss"), name))
@@ -276,7 +336,8 @@ class _History(Callback):
             {"step": trainer.global_step, **{n: measured[n] for n in names}, "learning_rate": rate}
         )
         if not trainer.global_rank:
-            write_history(self._rows, self._folder)
+            colours = {organ.name: organ.color for organ in module.organs}
+            write_history(self._rows, self._folder, colours)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self._rows}
@@ -298,8 +359,10 @@ class _AtomicCheckpoints(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(final)
-        except (OSError, RuntimeError) as error:  # torch hides a full disk in the second
+        except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and "write" not in str(error):
+                raise  # torch hides a full disk in such an error, but not only that
             raise InputError(
                 f"The checkpoint {final} cannot be written: make room and go on with --resume; "
                 "the last one that was written is whole."
@@ -312,12 +375,15 @@ def _moving_average(decay: float) -> WeightAveraging:
     With a constant decay the random initial weights would weigh for hundreds of steps.
     """
 
-    def average(mean: torch.Tensor, new: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    def average(means: Any, values: Any, count: Any) -> None:
         step = float(count)
         share = 1.0 - min(decay, (1.0 + step) / (10.0 + step))
-        return mean + (new - mean) * share
+        if means[0].is_floating_point():
+            torch._foreach_lerp_(means, values, share)
+        else:  # counters of batch normalisation
+            torch._foreach_copy_(means, values)
 
-    return WeightAveraging(use_buffers=True, avg_fn=average)
+    return WeightAveraging(use_buffers=True, multi_avg_fn=average)
 
 
 def _checkpoints(folder: Path, validate: bool) -> list[Callback]:
@@ -352,6 +418,22 @@ class Machines:
     nodes: int = 1
     workers: int | None = None
 
+    def workers_for(self, device: torch.device) -> int:
+        """Processes that prepare batches for each device.
+
+        Raises
+        ------
+        InputError
+            They were asked for on a system whose processes cannot share mapped files.
+        """
+        can_fork = sys.platform == "linux"
+        if self.workers and not can_fork:
+            raise InputError("--workers works on Linux alone: leave it out.")
+        if self.workers is not None:
+            return self.workers
+        wanted = can_fork and device.type != "cpu"
+        return min(8, max(1, (os.cpu_count() or 1) - 1)) if wanted else 0
+
     @property
     def processes(self) -> int:
         """Of all machines together."""
@@ -360,8 +442,10 @@ class Machines:
 
 def is_first_process() -> bool:
     """Whether this process writes files and speaks, of those that share a training."""
+    # Lightning's own launcher starts the later machines with this alone.
+    node = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0")))
     rank: int = getattr(rank_zero_only, "rank", 0)
-    return rank == 0
+    return rank == 0 and node == 0
 
 
 def seed_everything(seed: int) -> None:
@@ -372,7 +456,8 @@ def seed_everything(seed: int) -> None:
 def _precision(recipe: Recipe, device: torch.device) -> Any:
     chosen = recipe.optimisation.precision
     if chosen == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        # is_bf16_supported() also holds for older ones, which emulate it slowly.
+        has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         chosen = "bf16" if has_bf16 else "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
 
@@ -392,7 +477,13 @@ def _trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index or 0] if one_gpu else machines.devices,
         num_nodes=machines.nodes,
-        strategy="ddp" if several else "auto",
+        # Unused parameters: encoders bring layers that no decoder asks for. A day: the other
+        # processes wait while the first one scores a fold.
+        strategy=(
+            DDPStrategy(find_unused_parameters=True, timeout=timedelta(days=1))
+            if several
+            else "auto"
+        ),
         sync_batchnorm=several and device.type == "cuda",
         precision=_precision(recipe, device),
         deterministic="warn" if settings.deterministic else None,
@@ -401,6 +492,7 @@ def _trainer(
         logger=TensorBoardLogger(folder, name="", version="tensorboard") if tensorboard else False,
         callbacks=callbacks,
         plugins=[_AtomicCheckpoints()],
+        default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -416,6 +508,7 @@ def _quieten_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
 
 
 def fitted(
@@ -458,7 +551,6 @@ def fitted(
             f"optimisation.batch_size {batch_size} cannot be shared equally by "
             f"{machines.processes} processes: choose a multiple."
         )
-    _quieten_lightning()
     average = _moving_average(settings.ema_decay) if settings.ema_decay else None
     callbacks: list[Callback] = [_Reporter(report), _History(folder / "log")]
     callbacks += _checkpoints(folder / "checkpoints", bool(held_out))
@@ -477,26 +569,39 @@ def fitted(
         training, recipe, batch_size=batch_size, length=epochs * settings.steps_per_epoch,
         share=share,
     )  # fmt: skip
-    workers = machines.workers
-    if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) - 1))
+    workers = machines.workers_for(device)
     loader = DataLoader(
         batches,
         batch_size=None,
         sampler=_StepSampler(module, settings.steps_per_epoch),
         num_workers=workers,
+        persistent_workers=workers > 0,
+        # Mapped arrays go along as they are; another start would copy or lose them.
+        multiprocessing_context="fork" if workers else None,
         pin_memory=device.type == "cuda",
     )
     validation = DataLoader(_HeldOut(held_out, share), batch_size=None) if held_out else None
     try:
-        with out_of_memory_explained(recipe):
+        with warnings.catch_warnings(), out_of_memory_explained(recipe):
+            _quieten_lightning()
             trainer.fit(module, loader, validation, ckpt_path=resume_from, weights_only=True)
     except SystemExit as interrupted:  # Lightning's answer to Ctrl+C
+        _end_other_processes(trainer)
         raise Cancelled("Training was interrupted; --resume goes on.") from interrupted
+    except BaseException:
+        _end_other_processes(trainer)
+        raise
     if average is not None:
         average.on_train_end(trainer, module)  # skipped where a run is resumed at its end
     module.network.eval()
     return trainer
+
+
+def _end_other_processes(trainer: lightning.Trainer) -> None:
+    """Else they wait for this one, for as long as they may."""
+    kill = getattr(trainer.strategy.launcher, "kill", None)
+    if kill is not None:
+        kill(signal.SIGTERM)
 
 
 @contextmanager
@@ -525,42 +630,67 @@ def out_of_memory_explained(recipe: Recipe) -> Iterator[None]:
         ) from error
 
 
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return any(phrase in str(error) for phrase in _OUT_OF_MEMORY)
+
+
+def batch_size_for(
+    module: SegmentationModule, training: Sequence[Stack], machines: Machines, device: torch.device
+) -> int:
+    """What ``batch_size: auto`` means: all that fits on a GPU, 16 samples on a CPU.
+
+    Raises
+    ------
+    InputError
+        Several processes share the batch, or not even one sample fits.
+    """
+    if machines.processes > 1:
+        raise InputError(
+            "optimisation.batch_size auto is found out on one device: give a number for several."
+        )
+    if device.type == "cpu":  # where the system kills who takes too much
+        return _ON_CPU
+    module.to(device)
+    return largest_batch_size(module, training, device)
 
 
 def largest_batch_size(
-    module: SegmentationModule, training: Sequence[Stack], device: torch.device, processes: int
+    module: SegmentationModule, training: Sequence[Stack], device: torch.device
 ) -> int:
-    """The largest batch, by powers of two, for which a training step fits into memory.
-
-    Tried on a GPU; on a CPU, where the system kills who takes too much, it is 16 samples.
+    """The largest batch, by powers of two up to 64, with which a step fits into memory.
 
     Raises
     ------
     InputError
         Not even one sample fits.
     """
-    if device.type == "cpu" and _ON_CPU:
-        return _ON_CPU * processes
-    module.to(device)
+    # As in training: a second copy of the weights, and the optimiser's state.
+    average = copy.deepcopy(module.network)
+    optimizer = torch.optim.AdamW(module.network.parameters(), lr=0.0)
     size = 1
     with out_of_memory_explained(module.recipe):
-        _try_step(module, training, device, size)
+        _try_step(module, optimizer, training, device, size)
     while size < _MOST_ON_GPU:
         try:
-            _try_step(module, training, device, 2 * size)
+            _try_step(module, optimizer, training, device, 2 * size)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
             break
         size *= 2
-    module.zero_grad(set_to_none=True)
-    return size * processes
+    del average
+    return size
 
 
 def _try_step(
-    module: SegmentationModule, training: Sequence[Stack], device: torch.device, size: int
+    module: SegmentationModule,
+    optimizer: torch.optim.Optimizer,
+    training: Sequence[Stack],
+    device: torch.device,
+    size: int,
 ) -> None:
     batch = Batches(training, module.recipe, batch_size=size, length=1)[0]
     moved = batch._replace(
@@ -571,3 +701,5 @@ def _try_step(
     with torch.autocast(device.type, kinds.get(precision), enabled=precision in kinds):
         loss = module.loss(moved)
     loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

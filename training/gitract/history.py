@@ -20,13 +20,19 @@ _INK = "#333333"
 Row = dict[str, float]
 
 
-def write_history(rows: Sequence[Row], folder: Path) -> None:
+def write_history(
+    rows: Sequence[Row], folder: Path, colours: Mapping[str, str] | None = None
+) -> None:
     """Write ``metrics.csv`` and ``curves.png`` into `folder`, each beside and renamed.
 
     Parameters
     ----------
     rows
         One an epoch, each with ``step``, and ``loss``, ``dice`` ... as far as measured.
+    folder
+        Made where it is not there.
+    colours
+        Of the curves, by organ name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -38,7 +44,7 @@ def write_history(rows: Sequence[Row], folder: Path) -> None:
         table.writeheader()
         table.writerows(rows)
     with replaced_file(folder / CURVES_FILE) as partial:
-        curves_figure(rows).savefig(partial, format="png", dpi=150)
+        curves_figure(rows, colours).savefig(partial, format="png", dpi=150)
 
 
 def read_history(path: Path) -> list[Row]:

@@ -9,18 +9,13 @@ from torch.nn import functional
 from gitract.recipe import BCE_AND_DICE, Loss
 from gitract.torchvision_guard import ensure_torchvision
 
-__all__ = ["Output", "SegmentationLoss", "main_output"]
+__all__ = ["Output", "SegmentationLoss"]
 
 Output = torch.Tensor | tuple[torch.Tensor, ...]
 """Of a network in training: logits, or a tuple of logits and auxiliary outputs."""
 
 _Term = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _SMOOTH = 1.0
-
-
-def main_output(output: Output) -> torch.Tensor:
-    """The logits of a network's output, without the auxiliary ones."""
-    return output if isinstance(output, torch.Tensor) else output[0]
 
 
 def _tversky(alpha: float, beta: float) -> _Term:
@@ -115,7 +110,7 @@ class SegmentationLoss(nn.Module):
                 present = masks.flatten(2).amax(2)[:, :, None]
                 answer = self._mean(maps[:, :, None], present, known, _term(Loss(kind="bce")))
                 loss = loss + self._presence * answer
-            elif weight:
+            else:
                 coarse = functional.interpolate(masks, size=maps.shape[2:], mode="nearest")
                 loss = loss + weight * self._by_organ(maps, coarse, known)
                 weight /= 2

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitract._version import __version__
@@ -89,7 +90,7 @@ Network `{config.network.name}` {config.network.options}; {view},
 at {prepared.pixel_mm} mm{distance}; {settings.steps} steps of {settings.batch_size}, \
 minimising {terms}; {settings.optimiser}, learning rate {settings.learning_rate:g}, \
 seed {recipe.seed}.
-{f"Started from {recipe.start}." if recipe.start else "Started from random weights."} \
+{f"Started from {Path(recipe.start).name}." if recipe.start else "Started from random weights."} \
 The whole recipe is in `recipe.yaml` of the run.
 
 ## Held-out results

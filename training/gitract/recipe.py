@@ -197,7 +197,7 @@ class Optimisation(StrictModel):
     Parameters
     ----------
     steps, steps_per_epoch
-        Batches in all, and between two validations and checkpoints.
+        Batches in all, and between two validations and checkpoints: a multiple.
     batch_size
         Slices (3-D: patches) in a batch over all devices; ``auto``: the largest power of two,
         up to 64, that fits into memory.
@@ -242,6 +242,15 @@ class Optimisation(StrictModel):
     presence: float = Field(default=0.1, ge=0)
     deterministic: bool = False
 
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> Self:
+        """The last steps must be validated, too."""
+        if self.steps % self.steps_per_epoch:
+            raise ValueError(
+                f"{self.steps} steps are no multiple of steps_per_epoch {self.steps_per_epoch}"
+            )
+        return self
+
 
 class Recipe(StrictModel):
     """Everything that decides a training run, but the data folder and who is held out.
@@ -257,9 +266,9 @@ class Recipe(StrictModel):
     network, preparation
         As they go into the model's configuration.
     start
-        Weights to start from: a model folder or a safetensors file, below the folder of the
-        recipe. Tensors that the network has under the same name and in the same shape are
-        taken.
+        Weights to start from: a model folder or a safetensors file; in a file, below the
+        folder of the recipe. Tensors that the network has under the same name and in the same
+        shape are taken.
     sources
         What to train on; none: what is found in the data folder.
     sampling, losses, optimisation, augmentation
@@ -271,7 +280,7 @@ class Recipe(StrictModel):
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
     about: str = ""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     organs: tuple[str, ...] = Field(default=tuple(o.name for o in ORGANS), min_length=1)
     network: NetworkConfig
     preparation: Preparation = Preparation()
@@ -332,7 +341,7 @@ def read_recipe(path: Path) -> Recipe:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"The recipe {path} is not YAML: {reason}.") from None
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -342,6 +351,9 @@ def read_recipe(path: Path) -> Recipe:
             raise InputError(f"The recipe {path} has an unknown key {where}{hint}") from None
         reason = first["msg"].lower().removeprefix("value error, ")
         raise InputError(f"The recipe {path}: {where}: {reason}.") from None
+    if recipe.start is None:
+        return recipe
+    return recipe.model_copy(update={"start": str((path.parent / recipe.start).resolve())})
 
 
 def recipe_file(name: str | Path) -> Path:
@@ -353,7 +365,7 @@ def recipe_file(name: str | Path) -> Path:
         There is neither such a file nor such a recipe.
     """
     path = Path(name)
-    if path.exists() or path.suffix:
+    if path.is_file() or path.suffix:
         return path
     shipped = {found.stem: found for found in _shipped()}
     if str(name) in shipped:

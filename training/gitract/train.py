@@ -1,9 +1,11 @@
 """Train a network by a recipe, and write it as a model folder with its numbers and a card."""
 
 import copy
+import hashlib
 import json
+import pickle
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from gitract.devices import choose_device
 from gitract.engine import (
     Machines,
     SegmentationModule,
+    batch_size_for,
     fitted,
     is_first_process,
-    largest_batch_size,
     seed_everything,
 )
 from gitract.errors import InputError
@@ -35,11 +37,25 @@ from gitract.organs import Organ
 from gitract.predict import Segmenter, on_device
 from gitract.prepared import Stack, prepared_stacks
 from gitract.progress import Report, silent
-from gitract.recipe import Recipe
+from gitract.recipe import Recipe, read_recipe
 
-__all__ = ["Machines", "TrainingData", "TrainingResult", "load_training_data", "train"]
+__all__ = [
+    "EVALUATION_FILE",
+    "RECIPE_FILE",
+    "Machines",
+    "TrainingData",
+    "TrainingResult",
+    "check_organs",
+    "check_same",
+    "load_training_data",
+    "recipe_organs",
+    "train",
+    "write_begun",
+    "write_model",
+]
 
 RECIPE_FILE = "recipe.yaml"
+RUN_FILE = "run.json"
 DATA_FILE = "data.json"
 EVALUATION_FILE = "evaluation.json"
 
@@ -104,7 +120,7 @@ def load_training_data(
     stacks = prepared_stacks(
         scans, organs, recipe.preparation, cache or default_cache(), report, faults.append
     )
-    _check_organs(stacks, organs, folder)
+    check_organs(stacks, organs, folder)
     return TrainingData(tuple(scans), tuple(stacks), describe(stacks, organs, faults))
 
 
@@ -115,7 +131,6 @@ def train(
     output: Path,
     hold_out: Sequence[str] = (),
     machines: Machines = Machines(),  # noqa: B008 - it never changes
-    start: Path | None = None,
     resume: bool = False,
     report: Report = silent,
 ) -> TrainingResult:
@@ -139,8 +154,6 @@ def train(
         Patients that are only tested on.
     machines
         What to train on.
-    start
-        Weights to start from, as `gitract.models.weights.start_from` takes them.
     resume
         Go on from the last checkpoint in `output`.
     report
@@ -154,22 +167,24 @@ def train(
     """
     organs = recipe_organs(recipe)
     training, held_out = split_by_patient(data.stacks, hold_out)
-    _check_organs(training, organs, "the patients to train on")
-    device = choose_device(machines.device)
-    first = is_first_process()
-    checkpoint = _begun(recipe, output, resume) if first else _checkpoint(output, resume)
+    check_organs(training, organs, "the patients to train on")
+    device = _device_of(machines)
+    about = {"hold_out": sorted(hold_out), "data": _digest(data.stacks)}
+    if is_first_process():
+        _check_begun(recipe, about, output, resume=resume)
+    checkpoint = _checkpoint(output) if resume else None
     seed_everything(recipe.seed)
     config = ModelConfig(
         id=recipe.id, title=recipe.title, network=recipe.network,
         preparation=recipe.preparation, organs=organs,
     )  # fmt: skip
     network = on_device(build_network(config), torch.device("cpu"))
-    if start is not None:
-        start_from(network, start)
-    recipe = _with_batch_size(recipe, network, training, machines)
+    if recipe.start is not None:
+        start_from(network, Path(recipe.start))
+    recipe = _with_batch_size(recipe, network, training, machines, output if resume else None)
     module = SegmentationModule(network, recipe, organs)
-    if first:
-        _write_about(recipe, data.report, output)
+    if is_first_process():
+        write_begun(recipe, about, data.report, output)
     trainer = fitted(
         module, training, held_out, folder=output, machines=machines, device=device,
         resume_from=checkpoint, report=report,
@@ -182,7 +197,8 @@ def train(
         seen = {stack.patient for stack in training}
         return training_card(written, recipe, data.report, sorted(seen), hold_out, evaluation)
 
-    tested = [scan for scan in data.scans if scan.patient in hold_out]
+    usable = {stack.name for stack in held_out}
+    tested = [scan for scan in data.scans if scan.name in usable]
     return write_model(
         network, config, card, tested, output=output, machines=machines, report=report
     )
@@ -243,7 +259,7 @@ def recipe_organs(recipe: Recipe) -> tuple[Organ, ...]:
     return named_organs(recipe.organs, "The recipe")
 
 
-def _check_organs(stacks: Sequence[Stack], organs: Sequence[Organ], where: object) -> None:
+def check_organs(stacks: Sequence[Stack], organs: Sequence[Organ], where: object) -> None:
     """Refuse to train an organ that nobody outlined: it would learn that it is never there."""
     outlined = {one.name for stack in stacks for one in stack.facts.organs if one.slices}
     for organ in organs:
@@ -254,49 +270,108 @@ def _check_organs(stacks: Sequence[Stack], organs: Sequence[Organ], where: objec
             )
 
 
-def _checkpoint(output: Path, resume: bool) -> Path | None:
-    return output / "checkpoints" / "last.ckpt" if resume else None
+def _device_of(machines: Machines) -> torch.device:
+    """The device that is chosen; with several of them, the kind."""
+    device = choose_device(machines.device)
+    if device.type == "cuda" and machines.devices > torch.cuda.device_count():
+        raise InputError(
+            f"{machines.devices} devices were asked for, and this machine has "
+            f"{torch.cuda.device_count()} GPU(s)."
+        )
+    return device
 
 
-def _begun(recipe: Recipe, output: Path, resume: bool) -> Path | None:
-    """Check that a run may write to `output`; the checkpoint to go on from."""
-    checkpoint = output / "checkpoints" / "last.ckpt"
+def _digest(stacks: Sequence[Stack]) -> str:
+    """What tells one set of scans from another."""
+    named = [f"{stack.name} {stack.patient} {tuple(stack.masks.shape)}" for stack in stacks]
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
+
+
+def _checkpoint(output: Path) -> Path:
+    return output / "checkpoints" / "last.ckpt"
+
+
+def _check_begun(
+    recipe: Recipe, about: Mapping[str, object], output: Path, *, resume: bool
+) -> None:
+    """Check that a run may write to `output`: a new one to a new folder, or the same one again.
+
+    Raises
+    ------
+    InputError
+        The folder holds a run and nothing was said of resuming it, or the other way round;
+        or the run was begun with other settings, held-out patients or scans.
+    """
+    checkpoint = _checkpoint(output)
     if resume and not checkpoint.is_file():
         raise InputError(f"Nothing to resume: {checkpoint} does not exist.")
     if (output / "model").exists() or (checkpoint.exists() and not resume):
         raise InputError(f"{output} already holds a run: choose another folder, or resume it.")
-    if not resume:
-        return None
-    before = yaml.safe_load((output / RECIPE_FILE).read_text(encoding="utf-8"))
+    if resume:
+        check_same(recipe, about, output)
+        try:
+            torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"The checkpoint {checkpoint} is damaged: begin another run, from the weights of "
+                "an earlier one if there is one."
+            ) from error
+
+
+def check_same(recipe: Recipe, about: Mapping[str, object], output: Path) -> None:
+    """Refuse to go on with a run that was begun with something else.
+
+    Raises
+    ------
+    InputError
+        Says what differs, or that the run does not say what it was begun with.
+    """
+    try:
+        before = yaml.safe_load((output / RECIPE_FILE).read_text(encoding="utf-8"))
+        others = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"The run in {output} cannot be resumed, since it does not say what it was begun "
+            f"with: {RECIPE_FILE} or {RUN_FILE} cannot be read."
+        ) from error
     now = recipe.model_dump(mode="json")
-    if now["optimisation"]["batch_size"] == "auto":
+    if now["optimisation"]["batch_size"] == "auto":  # a number was found for it
         now["optimisation"]["batch_size"] = before["optimisation"]["batch_size"]
     changed = [key for key in now if now[key] != before.get(key)]
+    changed += [key for key in about if about[key] != others.get(key)]
     if changed:
         raise InputError(
-            f"The run in {output} was begun with another recipe, {', '.join(changed)} differ: "
-            f"resume it with {output / RECIPE_FILE}, or begin another run."
+            f"The run in {output} was begun with other settings ({', '.join(changed)}): resume it "
+            "with the same ones, or begin another run."
         )
-    return checkpoint
 
 
-def _with_batch_size(
-    recipe: Recipe, network: nn.Module, training: Sequence[Stack], machines: Machines
-) -> Recipe:
-    """The recipe with a number as its batch size."""
-    if recipe.optimisation.batch_size != "auto":
-        return recipe
-    device = choose_device(machines.device)
-    trial = SegmentationModule(copy.deepcopy(network), recipe, recipe_organs(recipe))
-    size = largest_batch_size(trial, training, device, machines.processes)
-    optimisation = recipe.optimisation.model_copy(update={"batch_size": size})
-    return recipe.model_copy(update={"optimisation": optimisation})
-
-
-def _write_about(recipe: Recipe, described: DataReport, output: Path) -> None:
+def write_begun(
+    recipe: Recipe, about: Mapping[str, object], described: DataReport, output: Path
+) -> None:
+    """Write what a run is made of, for people and for `check_same`."""
     output.mkdir(parents=True, exist_ok=True)
     with replaced_file(output / RECIPE_FILE) as file:
         content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         file.write_text(content, encoding="utf-8")
-    with replaced_file(output / DATA_FILE) as file:
-        file.write_text(json.dumps(described.as_dict(), indent=2), encoding="utf-8")
+    for name, about_it in ((RUN_FILE, about), (DATA_FILE, described.as_dict())):
+        with replaced_file(output / name) as file:
+            file.write_text(json.dumps(about_it, indent=2), encoding="utf-8")
+
+
+def _with_batch_size(
+    recipe: Recipe,
+    network: nn.Module,
+    training: Sequence[Stack],
+    machines: Machines,
+    resumed: Path | None,
+) -> Recipe:
+    """The recipe with a number as its batch size; of a resumed run, the one it had."""
+    if recipe.optimisation.batch_size != "auto":
+        return recipe
+    if resumed is not None:
+        return read_recipe(resumed / RECIPE_FILE)
+    trial = SegmentationModule(copy.deepcopy(network), recipe, recipe_organs(recipe))
+    size = batch_size_for(trial, training, machines, choose_device(machines.device))
+    optimisation = recipe.optimisation.model_copy(update={"batch_size": size})
+    return recipe.model_copy(update={"optimisation": optimisation})

@@ -91,12 +91,11 @@ def train(
         from gitract.train import Machines, load_training_data
         from gitract.train import train as train_once
 
-        recipe_path = recipe_file(config)
-        recipe = read_recipe(recipe_path)
+        recipe = read_recipe(recipe_file(config))
         if name is not None:
             recipe = recipe.renamed(name)
-        if start is None and recipe.start is not None:
-            start = recipe_path.parent / recipe.start
+        if start is not None:
+            recipe = recipe.model_copy(update={"start": str(start.resolve())})
         loaded = load_training_data(recipe, data, cache=cache, report=report)
         if is_first_process() and not as_json:
             for line in loaded.report.lines():
@@ -107,7 +106,6 @@ def train(
         shared: dict[str, Any] = {
             "output": output,
             "machines": Machines(device, devices, num_nodes, workers),
-            "start": start,
             "resume": resume,
             "report": report,
         }
