@@ -5,6 +5,8 @@ The models are kept in a temporary folder, so whoever runs it keeps their own.
 """
 
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +35,7 @@ def main() -> None:
         finally:
             viewer.close()
             spin(0.2)
+        photograph_report(Path(folder))
 
 
 def photograph(viewer, day: Path) -> None:
@@ -129,6 +132,43 @@ def spin(seconds: float = 0.1, until: Callable[[], bool] = lambda: True) -> None
     while time.monotonic() - start < seconds or not until():
         QApplication.processEvents()
         time.sleep(0.01)
+
+
+def photograph_report(folder: Path) -> None:
+    """The report of a network that was trained for a minute on phantoms; asks Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        print("report.png is left as it is: there is no Chromium.")
+        return
+    from gitract.evaluate import evaluate
+    from gitract.phantom import abdomen, write_day
+    from gitract.predict import Segmenter
+    from gitract.recipe import Recipe, read_recipe, recipe_file
+    from gitract.report import write_report
+    from gitract.train import Machines, load_training_data, train
+
+    data = folder / "phantoms"
+    for seed in range(6):
+        write_day(data, *abdomen((32, 112, 128), seed=seed, name=f"case{seed}_day0"))
+    content = read_recipe(recipe_file("unet-light")).model_dump(mode="json")
+    content["preparation"] |= {"pixel_mm": 3.0}
+    content["optimisation"] |= {
+        "steps": 120, "steps_per_epoch": 20, "batch_size": 8, "crop": 96, "warm_up": 10,
+        "learning_rate": 2e-3, "ema_decay": 0.9,
+    }  # fmt: skip
+    recipe = Recipe.model_validate(content)
+    loaded = load_training_data(recipe, data, cache=folder / "cache")
+    held_out = ["case0", "case1", "case2"]
+    run = folder / "run"
+    result = train(recipe, loaded, output=run, hold_out=held_out, machines=Machines("cpu"))
+    evaluation = evaluate(Segmenter(result.model, device="cpu"), data, cases=held_out)
+    page = folder / "report.html"
+    write_report(evaluation, page, data="phantoms", curves=run / "log" / "metrics.csv")
+    subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         "--window-size=1000,1560", f"--screenshot={PICTURES / 'report.png'}", page.as_uri()],
+        check=True, capture_output=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

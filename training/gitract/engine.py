@@ -502,13 +502,16 @@ def _trainer(
     )
 
 
-def _quieten_lightning() -> None:
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
     """Keep hints that are not for our users out of their terminal."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
+    with warnings.catch_warnings():
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
+        yield
 
 
 def fitted(
@@ -562,7 +565,8 @@ def fitted(
                 "dice", mode="max", patience=settings.patience, check_on_train_epoch_end=True
             )
         )
-    trainer = _trainer(recipe, folder, device, machines, callbacks)
+    with _quiet_lightning():
+        trainer = _trainer(recipe, folder, device, machines, callbacks)
     share = (trainer.global_rank, machines.processes)
     epochs = math.ceil(settings.steps / settings.steps_per_epoch)
     batches = Batches(
@@ -582,8 +586,7 @@ def fitted(
     )
     validation = DataLoader(_HeldOut(held_out, share), batch_size=None) if held_out else None
     try:
-        with warnings.catch_warnings(), out_of_memory_explained(recipe):
-            _quieten_lightning()
+        with _quiet_lightning(), out_of_memory_explained(recipe):
             trainer.fit(module, loader, validation, ckpt_path=resume_from, weights_only=True)
     except SystemExit as interrupted:  # Lightning's answer to Ctrl+C
         _end_other_processes(trainer)

@@ -68,7 +68,7 @@ def curves_figure(rows: Sequence[Row], colours: Mapping[str, str] | None = None)
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 3.0), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _curve(left, rows, "loss", _INK)
     left.set(xlabel="step", ylabel="training loss")

@@ -100,8 +100,8 @@ def _check_file(path: Path | None) -> None:
 
 
 _SCANS_NOTE = (
-    "HD95 in mm; 2 mm: surface Dice; missed and invented: slices with the organ in truth alone\n"
-    "and in the prediction alone."
+    "slice: mean of the slices' Dice; HD95 in mm; 2 mm: surface Dice; mL: volume found, and true;\n"
+    "miss, inv: slices with the organ in truth alone, and in the prediction alone."
 )
 _SUMMARY_NOTE = "Mean over patients, in brackets its 95 % interval where there are at least three."
 
@@ -127,14 +127,14 @@ def _scans(evaluation: "Evaluation") -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("Scan", no_wrap=True)
     table.add_column("Organ", no_wrap=True, min_width=11)
-    for title in ("Dice", "by slice", "HD95", "2 mm", "mL", "true mL", "missed", "invented"):
+    for title in ("Dice", "slice", "HD95", "2 mm", "mL", "true", "miss", "inv"):
         table.add_column(title, justify="right")
     before = ""
     for s in evaluation.scores:
         table.add_row(
             "" if s.scan == before else s.scan, s.organ, cell(s.dice), cell(s.slice_dice),
             "–" if s.hd95_mm is None else f"{s.hd95_mm:.1f}", cell(s.surface_dice_2mm),
-            f"{s.volume_ml:.1f}", f"{s.true_volume_ml:.1f}",
+            f"{s.volume_ml:.0f}", f"{s.true_volume_ml:.0f}",
             str(s.missed_slices), str(s.invented_slices),
         )  # fmt: skip
         before = s.scan

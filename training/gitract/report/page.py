@@ -190,7 +190,7 @@ def _slices(evaluation: Evaluation) -> str:
     note = (
         "<p>By the Dice of the organ on the slice, over slices that are not empty in both; of "
         "equals the one with the larger organ. Median: that of the slices kept whose Dice is "
-        "nearest to the median. As on the screen: the patient's front is at the top, his right "
+        "nearest to the median. As on the screen: the patient's front is at the top, the right "
         "side at the left.</p>"
     )
     return _section("Best, median and worst slices", note + "".join(parts))
