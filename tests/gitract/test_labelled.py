@@ -26,6 +26,7 @@ from gitract.labelled import (
     find_labelled,
     named_organs,
 )
+from gitract.labelled.patients import tells_a_patient
 from gitract.organs import KNOWN_ORGANS, ORGANS, organ_named
 from gitract.orientation import Turn
 from gitract.phantom import abdomen, write_day
@@ -160,7 +161,8 @@ def test_a_day_that_nobody_outlined_is_not_used(tmp_path: Path) -> None:
     write_day(tmp_path, dataclasses.replace(scan, name="case1_day2"), empty)
     found, faults = found_with_faults(tmp_path, COMPETITION)
     assert names(found) == ["case1_day0"]
-    assert faults == []
+    assert [fault.scan for fault in faults] == ["case1_day1", "case1_day2"]
+    assert all("no contours" in fault.sentence for fault in faults)
 
 
 def test_slices_of_another_size_begin_a_new_run(tmp_path: Path) -> None:
@@ -765,7 +767,20 @@ def test_real_labelled_slices_by_patient(shared_data: Path) -> None:
             counts[one.patient] += len(run.scan.voxels)
             assert run.scan.shape == run.truth.shape
     assert counts == {"case139": 107, "case16": 144, "case20": 288, "case6": 144, "case101": 8}
-    assert faults == []
+    assert {fault.scan.split("_")[0] for fault in faults} == {"case125", "case35", "case85"}
+
+
+def test_scans_of_the_competition_without_their_table_are_told_so(tmp_path: Path) -> None:
+    write_day(tmp_path, abdomen((3, 32, 40), name="case1_day0")[0])
+    (tmp_path / "train.csv").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"without contours: its train.csv must lie beside"):
+        find_labelled(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["ANONYMOUS", "anonymized", "Unknown", "000", "", "  "])
+def test_what_anonymisers_write_is_no_patient(text: str) -> None:
+    assert not tells_a_patient(text)
+    assert tells_a_patient("4711")
 
 
 @pytest.mark.data

@@ -485,3 +485,8 @@ def test_another_failure_of_torchvision_is_not_hidden(tmp_path: Path) -> None:
             print(error)
     """
     assert run_python(code, tmp_path) == "libpng is missing"
+
+
+def test_a_misspelt_option_of_a_network_is_told_the_nearest() -> None:
+    with pytest.raises(InputError, match="no option 'encodr': did you mean 'encoder'"):
+        create_model("encoder_unet", in_channels=3, classes=3, encodr="resnet18")

@@ -422,3 +422,14 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
     monkeypatch.undo()
     assert run(resume=True).model.is_dir()
+
+
+def test_nobody_is_held_out_whom_the_start_has_seen(
+    run: Callable[..., TrainingResult], short: Recipe, trained: SimpleNamespace
+) -> None:
+    recipe = short.model_copy(update={"start": str(trained.result.model)})
+    with pytest.raises(InputError, match="was trained on case1, who is held out here") as told:
+        run(recipe=recipe, hold_out=["case1"])
+    assert_one_sentence(told)
+    again = run(recipe=recipe, hold_out=["case3"])
+    assert read_model_config(again.model).trained_on == ("case1", "case2")

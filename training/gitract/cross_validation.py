@@ -14,7 +14,7 @@ from gitract.errors import InputError
 from gitract.evaluate import Evaluation
 from gitract.io._files import replaced_file
 from gitract.model_card import training_card
-from gitract.model_config import ModelConfig
+from gitract.model_config import ModelConfig, read_model_config
 from gitract.models.ensemble import ensemble_of
 from gitract.models.weights import load_network
 from gitract.prepared import Stack
@@ -28,6 +28,7 @@ from gitract.train import (
     TrainingData,
     TrainingResult,
     check_organs,
+    check_output,
     check_same,
     recipe_organs,
     train,
@@ -185,12 +186,13 @@ def cross_validate(
         network, config = load_network(everyone.model)
     else:
         network, config = ensemble_of([result.model for result in results])
+        seen = {patient for r in results for patient in read_model_config(r.model).trained_on}
+        config = config.model_copy(update={"trained_on": tuple(sorted(seen))})
 
     def card(written: ModelConfig, scores: Evaluation | None) -> str:
-        seen = sorted({stack.patient for stack in data.stacks})
         held_out = [patient for fold in split.folds for patient in fold]
         trained_by = read_recipe(results[0].model.parent / RECIPE_FILE)  # with its batch size
-        return training_card(written, trained_by, data.report, seen, held_out, scores, final=final)
+        return training_card(written, trained_by, data.report, held_out, scores, final=final)
 
     return write_model(
         network, config, card, (), output=output, machines=machines, evaluation=evaluation
@@ -207,10 +209,7 @@ def _check_folds(recipe: Recipe, data: TrainingData, split: Split) -> None:
 
 def _begin(recipe: Recipe, data: TrainingData, split: Split, output: Path, *, resume: bool) -> None:
     path = output / SPLIT_FILE
-    if resume and not path.exists():
-        raise InputError(f"Nothing to resume: {path} does not exist.")
-    if (output / "model").exists() or (path.exists() and not resume):
-        raise InputError(f"{output} already holds a run: choose another folder, or resume it.")
+    check_output(output, path, resume=resume)
     if not resume:
         write_begun(recipe, {}, data.report, output)
         write_split(split, path)

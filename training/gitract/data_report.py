@@ -16,6 +16,7 @@ __all__ = ["DataReport", "OrganReport", "describe"]
 
 _WIDTH = 80
 _ROWS = 6
+_NAMED = 12
 _FEW_SLICES = 10
 _LEGEND = (
     "Unknown: scans on which nobody outlined it. Cut: scans at whose border it may go on. "
@@ -59,8 +60,8 @@ class DataReport:
 
     Parameters
     ----------
-    patients, scans, slices
-        How many; the runs of a scan with holes are one scan.
+    patients, patient_names, scans, slices
+        How many, and who; the runs of a scan with holes are one scan.
     single_slices
         How many of the scans are one slice.
     outlined_slices
@@ -84,6 +85,7 @@ class DataReport:
     """
 
     patients: int
+    patient_names: tuple[str, ...]
     scans: int
     slices: int
     single_slices: int
@@ -120,7 +122,7 @@ class DataReport:
         return _wrapped(
             f"{_many(self.patients, 'patient')}, {_many(self.scans, 'scan')}{single}, "
             f"{_many(self.slices, 'slice')}, {self.outlined_slices} with an organ."
-        )
+        ) + _wrapped(f"Patients: {_first(list(self.patient_names), _NAMED)}.")
 
     def _organ_table(self) -> list[str]:
         head = ("Organ", "Patients", "Scans", "Slices", "Unknown", "Volume, mL", "Cut")
@@ -189,6 +191,7 @@ def describe(
     reports = tuple(_organ_report(organ.name, by_scan) for organ in organs)
     return DataReport(
         patients=len(by_patient),
+        patient_names=tuple(sorted(by_patient)),
         scans=len(by_scan),
         slices=sum(by_patient.values()),
         single_slices=sum(

@@ -89,6 +89,12 @@ def export_model(
         installed, `path` exists or cannot be written, or the answers differ.
     """
     store = store or ModelStore()
+    named = path.suffix and not path.suffix[1:].isdigit()  # not so version-1.2
+    if format is None and named and path.suffix.lower() not in _FORMATS:
+        raise InputError(
+            f"The suffix {path.suffix} of {path} is none of {', '.join(_FORMATS)}: choose one of "
+            "them, or say --format folder."
+        )
     chosen = format or _FORMATS.get(path.suffix.lower(), "folder")
     if chosen not in get_args(ExportFormat):
         known = ", ".join(get_args(ExportFormat))

@@ -1,10 +1,10 @@
 """Model cards, written by the program that made the model."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gitract._version import __version__
 from gitract.model_config import ModelConfig
@@ -34,7 +34,6 @@ def training_card(
     config: ModelConfig,
     recipe: Recipe,
     data: "DataReport",
-    trained_on: Sequence[str],
     held_out: Sequence[str],
     evaluation: "Evaluation | None",
     *,
@@ -50,8 +49,6 @@ def training_card(
         What it was trained by.
     data
         What was found to train and test on.
-    trained_on
-        Patients that it has seen.
     held_out
         Patients that it was tested on; of all folds where there were several.
     evaluation
@@ -78,25 +75,30 @@ Weights: SHA-256 `{config.weights_sha256}`. Licence: {recipe.licence or "not sta
 
 {recipe.about or "No description was given."}
 
+Trained on: {_listed(config.trained_on)}. The data, those who were held out included:
+
 ```
 {data_lines}
 ```
 
-Trained on: {_listed(trained_on)}.
-
 ## Training
 
-Network `{config.network.name}` {config.network.options}; {view},
+Network `{config.network.name}` ({_options(config.network.options)}); {view},
 at {prepared.pixel_mm} mm{distance}; {settings.steps} steps of {settings.batch_size}, \
 minimising {terms}; {settings.optimiser}, learning rate {settings.learning_rate:g}, \
 seed {recipe.seed}.
 {f"Started from {Path(recipe.start).name}." if recipe.start else "Started from random weights."} \
-The whole recipe is in `recipe.yaml` of the run.
+The weights are those of the last step (their moving average), not of the one that did best on
+who was held out. The whole recipe is in `recipe.yaml` of the run.
 
 ## Held-out results
 
 {_results(config, held_out, evaluation, final)}
 {_LIMITS}"""
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items()) or "no options"
 
 
 def _listed(patients: Sequence[str]) -> str:
@@ -147,12 +149,16 @@ def _summary_table(config: ModelConfig, evaluation: "Evaluation") -> str:
     from gitract.evaluation import METRICS
 
     metrics = [metric for metric in METRICS if metric.name in _IN_CARD]
-    lines = ["| organ | " + " | ".join(metric.title for metric in metrics) + " |"]
-    lines.append("|---|" + "---|" * len(metrics))
+    titles = [*(metric.title for metric in metrics), "Slices missed", "Slices invented"]
+    lines = ["| organ | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    counts = evaluation.counts()
     for organ in config.organs:
         means = ((m.decimals, evaluation.mean(m.name, organ.name)) for m in metrics)
         cells = " | ".join(_mean_cell(mean, decimals) for decimals, mean in means)
-        lines.append(f"| {organ.title} | {cells} |")
+        told = counts.get(organ.name, {})
+        missed = f"{told.get('missed_slices', 0)} of {told.get('slices', 0)}"
+        invented = told.get("invented_slices", 0)
+        lines.append(f"| {organ.title} | {cells} | {missed} | {invented} |")
     return "\n".join(lines)
 
 

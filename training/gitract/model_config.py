@@ -84,6 +84,7 @@ class ModelConfig(StrictModel):
     preparation: Preparation
     organs: tuple[Organ, ...] = ORGANS
     parent: str | None = None
+    trained_on: tuple[str, ...] = ()
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     software: str = f"napari-gitract {__version__}"
     weights_sha256: str = ""

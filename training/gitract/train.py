@@ -30,7 +30,7 @@ from gitract.home import default_home
 from gitract.io._files import replaced_file
 from gitract.labelled import Fault, LabelledScan, find_labelled, named_organs
 from gitract.model_card import training_card
-from gitract.model_config import CARD_FILE, CONFIG_FILE, ModelConfig
+from gitract.model_config import CARD_FILE, CONFIG_FILE, ModelConfig, read_model_config
 from gitract.models import save_model
 from gitract.models.weights import build_network, start_from
 from gitract.organs import Organ
@@ -45,7 +45,9 @@ __all__ = [
     "Machines",
     "TrainingData",
     "TrainingResult",
+    "check_network",
     "check_organs",
+    "check_output",
     "check_same",
     "load_training_data",
     "recipe_organs",
@@ -174,13 +176,11 @@ def train(
         _check_begun(recipe, about, output, resume=resume)
     checkpoint = _checkpoint(output) if resume else None
     seed_everything(recipe.seed)
-    config = ModelConfig(
-        id=recipe.id, title=recipe.title, network=recipe.network,
-        preparation=recipe.preparation, organs=organs,
-    )  # fmt: skip
+    seen = tuple(sorted({stack.patient for stack in training}))
+    config = _config(recipe).model_copy(update={"trained_on": seen})
     network = on_device(build_network(config), torch.device("cpu"))
     if recipe.start is not None:
-        start_from(network, Path(recipe.start))
+        config = _started(network, config, Path(recipe.start), hold_out)
     recipe = _with_batch_size(recipe, network, training, machines, output if resume else None)
     module = SegmentationModule(network, recipe, organs)
     if is_first_process():
@@ -194,8 +194,7 @@ def train(
     network.to(device)
 
     def card(written: ModelConfig, evaluation: Evaluation | None) -> str:
-        seen = {stack.patient for stack in training}
-        return training_card(written, recipe, data.report, sorted(seen), hold_out, evaluation)
+        return training_card(written, recipe, data.report, hold_out, evaluation)
 
     usable = {stack.name for stack in held_out}
     tested = [scan for scan in data.scans if scan.name in usable]
@@ -259,6 +258,25 @@ def recipe_organs(recipe: Recipe) -> tuple[Organ, ...]:
     return named_organs(recipe.organs, "The recipe")
 
 
+def check_network(recipe: Recipe) -> None:
+    """Build a recipe's network and let it go.
+
+    Raises
+    ------
+    InputError
+        There is no such network or organ, or an option does not fit.
+    """
+    build_network(_config(recipe))
+
+
+def _config(recipe: Recipe) -> ModelConfig:
+    """Of the model that a recipe makes."""
+    return ModelConfig(
+        id=recipe.id, title=recipe.title, network=recipe.network,
+        preparation=recipe.preparation, organs=recipe_organs(recipe),
+    )  # fmt: skip
+
+
 def check_organs(stacks: Sequence[Stack], organs: Sequence[Organ], where: object) -> None:
     """Refuse to train an organ that nobody outlined: it would learn that it is never there."""
     outlined = {one.name for stack in stacks for one in stack.facts.organs if one.slices}
@@ -268,6 +286,23 @@ def check_organs(stacks: Sequence[Stack], organs: Sequence[Organ], where: object
                 f"{organ.title} is outlined on no slice of {where}: add scans that show it, or "
                 f"leave {organ.name} out of `organs` in the recipe."
             )
+
+
+def _started(
+    network: nn.Module, config: ModelConfig, start: Path, hold_out: Sequence[str]
+) -> ModelConfig:
+    """Take the weights to start from; whom they were trained on was seen here as well."""
+    start_from(network, start)
+    if not start.is_dir():
+        return config
+    before = read_model_config(start).trained_on
+    seen = sorted({*before} & {*hold_out})
+    if seen:
+        raise InputError(
+            f"The start {start} was trained on {seen[0]}, who is held out here: start from other "
+            "weights, or hold out other patients."
+        )
+    return config.model_copy(update={"trained_on": tuple(sorted({*config.trained_on, *before}))})
 
 
 def _device_of(machines: Machines) -> torch.device:
@@ -291,6 +326,33 @@ def _checkpoint(output: Path) -> Path:
     return output / "checkpoints" / "last.ckpt"
 
 
+def check_output(output: Path, begun: Path, *, resume: bool) -> None:
+    """Check that a run may begin in a folder, or go on there.
+
+    Parameters
+    ----------
+    output
+        The folder.
+    begun
+        The file in it that tells that a run was begun.
+    resume
+        Whether it is to go on.
+
+    Raises
+    ------
+    InputError
+        There is a run and nothing was said of resuming it, or the other way round.
+    """
+    if (output / "model").exists():
+        raise InputError(
+            f"{output} already holds a run, which is finished: choose another folder for a new one."
+        )
+    if begun.exists() and not resume:
+        raise InputError(f"{output} already holds a run: choose another folder, or resume it.")
+    if resume and not begun.is_file():
+        raise InputError(f"Nothing to resume: {begun} does not exist.")
+
+
 def _check_begun(
     recipe: Recipe, about: Mapping[str, object], output: Path, *, resume: bool
 ) -> None:
@@ -303,10 +365,7 @@ def _check_begun(
         or the run was begun with other settings, held-out patients or scans.
     """
     checkpoint = _checkpoint(output)
-    if resume and not checkpoint.is_file():
-        raise InputError(f"Nothing to resume: {checkpoint} does not exist.")
-    if (output / "model").exists() or (checkpoint.exists() and not resume):
-        raise InputError(f"{output} already holds a run: choose another folder, or resume it.")
+    check_output(output, checkpoint, resume=resume)
     if resume:
         check_same(recipe, about, output)
         try:

@@ -86,14 +86,21 @@ def train(
     with progress_bar(as_json) as report:
         report(Progress(0, 0, "Loading"))
         from gitract.cross_validation import cross_validate, make_split, read_split
+        from gitract.devices import choose_device
         from gitract.engine import is_first_process
         from gitract.recipe import read_recipe, recipe_file
-        from gitract.train import Machines, load_training_data
+        from gitract.train import Machines, check_network, check_output, load_training_data
         from gitract.train import train as train_once
 
         recipe = read_recipe(recipe_file(config))
+        choose_device(device)  # what can be said at once is said before the data is read
+        if output is not None:
+            begun = "split.yaml" if folds or split else "checkpoints/last.ckpt"
+            if is_first_process():
+                check_output(output, output / begun, resume=resume)
         if name is not None:
             recipe = recipe.renamed(name)
+        check_network(recipe)
         if start is not None:
             recipe = recipe.model_copy(update={"start": str(start.resolve())})
         loaded = load_training_data(recipe, data, cache=cache, report=report)

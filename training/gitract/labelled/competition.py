@@ -67,7 +67,10 @@ def find_days(
     for root in roots:
         table = read_rle_table(root / _TABLE)
         days = {path.name: path for path in sorted((root / "train").glob("case*/case*_day*"))}
-        for name, rows in sorted(_outlined(table).items()):
+        outlined = _outlined(table)
+        for name in sorted(days.keys() - outlined.keys()):
+            on_fault(Fault(name, "It has no contours, so nothing can be learned from it."))
+        for name, rows in sorted(outlined.items()):
             report(Progress(len(found), 0, f"Looking at {name}"))
             try:
                 day = _day(root, name, days.get(name), rows, on_fault)

@@ -90,6 +90,11 @@ def _named_values(plan: Path) -> dict[int, str]:
 
 def _nothing_known(folder: Path, files: list[Path]) -> InputError:
     slices = next((path for path in files if path.suffix.lower() == ".png"), None)
+    if slices is not None and slices.name.startswith("slice_"):
+        return InputError(
+            f"{folder} holds scans of the competition without contours: its train.csv must lie "
+            "beside train/."
+        )
     if slices is not None:
         return InputError(
             f"{folder} holds PNG images ({slices.relative_to(folder)}), whose pixel size no file "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gitract.errors import InputError
 
-__all__ = ["anonymous", "patient_in_name", "read_groups"]
+__all__ = ["anonymous", "patient_in_name", "read_groups", "tells_a_patient"]
 
 _PATIENT = re.compile(r"[^0-9]*[0-9]+[^_]*")
 
@@ -20,6 +20,14 @@ def patient_in_name(stem: str) -> str:
     """
     match = _PATIENT.match(stem)
     return match[0] if match else stem
+
+
+_NOBODY = ("anon", "unknown", "none", "deidentified", "de-identified")
+
+
+def tells_a_patient(text: str) -> bool:
+    """Whether a patient's id is one; anonymisers give all of them the same."""
+    return bool(text.strip("0 ")) and not text.lower().startswith(_NOBODY)
 
 
 def anonymous(text: str) -> str:

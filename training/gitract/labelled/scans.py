@@ -14,7 +14,7 @@ from gitract.labelled.folders import files_below
 from gitract.labelled.found import LabelledScan, OnFault
 from gitract.labelled.images import LAYOUTS, ImagePair, image_pairs, is_image_name, own_folders
 from gitract.labelled.organs import chosen_organ, named_organs, table_of
-from gitract.labelled.patients import anonymous, patient_in_name, read_groups
+from gitract.labelled.patients import anonymous, patient_in_name, read_groups, tells_a_patient
 from gitract.organ_names import OrganNames
 from gitract.organs import Organ
 from gitract.progress import Report
@@ -134,7 +134,8 @@ def _of_pair(pair: ImagePair, where: _Where, reading: _Reading) -> LabelledScan:
 
 def _of_series(series: LabelledSeries, where: _Where, reading: _Reading) -> LabelledScan:
     folders = own_folders(series.images[0], where.folder)
-    owner = series.patient or (folders[0] if folders else series.uid)
+    known = tells_a_patient(series.patient)
+    owner = series.patient if known else folders[0] if folders else series.uid
     patient = where.in_table(series.images[0].parent) or anonymous(owner)
     name = f"{patient}_{hashlib.sha256(series.uid.encode()).hexdigest()[:6]}"
     return _labelled(name, patient, series.images, series.contours, where, reading)

@@ -1,6 +1,7 @@
 """One registry of networks, filled by a decorator and read by everybody else."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -
         Unknown name or option.
     """
     entry = _entry(name)
+    _check_options(name, entry.builder, options)
     with _refused_options(name):
         return PadToMultiple(
             entry.builder(in_channels=in_channels, classes=classes, **options),
@@ -114,6 +116,15 @@ def _entry(name: str) -> _Entry:
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}."
         raise InputError(f"Unknown network {name!r}: {hint}")
     return _ENTRIES[name]
+
+
+def _check_options(name: str, builder: Builder, options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(builder).parameters) - {"in_channels", "classes"}
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(known))}."
+            raise InputError(f"Network {name!r} has no option {option!r}: {hint}")
 
 
 @contextmanager
