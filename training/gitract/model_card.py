@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fine_tuning_card", "training_card"]
 
-_MOST_NAMED = 100
+_MOST_NAMED = 24
 
 _LIMITS = """## Limits
 
