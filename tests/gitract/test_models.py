@@ -21,6 +21,7 @@ from gitract.models import create_model, load_network, model_names, save_model
 from gitract.models.ensemble import Ensemble, ensemble_of
 from gitract.models.weights import build_network, start_from
 from gitract.organs import ORGANS
+from gitract.torchvision_guard import ensure_torchvision
 from sentences import assert_one_sentence
 
 OPTIONS = {"encoder": "mobilenet_v2", "decoder_channels": [16, 8, 8, 8, 8]}
@@ -490,3 +491,21 @@ def test_another_failure_of_torchvision_is_not_hidden(tmp_path: Path) -> None:
 def test_a_misspelt_option_of_a_network_is_told_the_nearest() -> None:
     with pytest.raises(InputError, match="no option 'encodr': did you mean 'encoder'"):
         create_model("encoder_unet", in_channels=3, classes=3, encodr="resnet18")
+
+
+def test_an_encoder_of_tensorflow_is_padded_as_there() -> None:
+    ensure_torchvision()
+    import timm
+    from segmentation_models_pytorch import Unet
+
+    theirs = Unet("tu-tf_efficientnet_lite0", encoder_weights=None, in_channels=3, classes=3,
+                  decoder_channels=(32, 16, 16, 8, 8)).eval()  # fmt: skip
+    assert any(isinstance(part, timm.layers.Conv2dSame) for part in theirs.modules())
+    ours = create_model(
+        "encoder_unet", in_channels=3, classes=3, encoder="tu-tf_efficientnet_lite0",
+        decoder_channels=(32, 16, 16, 8, 8),
+    ).eval()  # fmt: skip
+    ours.network.load_state_dict(theirs.state_dict())  # type: ignore[union-attr]
+    images = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=0)

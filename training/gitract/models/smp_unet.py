@@ -7,13 +7,36 @@ full resolution, and that up-sampling is nearest-neighbour.
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
+from torch.nn import functional
 
 from gitract.errors import InputError
 from gitract.models.registry import register
 from gitract.torchvision_guard import ensure_torchvision
 
 __all__ = ["encoder_unet"]
+
+
+class _SameConvolution(nn.Conv2d):
+    """TensorFlow's padding for sides that the stride divides, as those that get here.
+
+    timm's own computes it anew for every size, which cannot be exported with free sizes.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Pad by what is known beforehand, and convolve."""
+        rows, columns = (
+            max(0, (side - 1) * dilation + 1 - stride)
+            for side, dilation, stride in zip(
+                self.kernel_size, self.dilation, self.stride, strict=True
+            )
+        )
+        pad = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        return functional.conv2d(
+            functional.pad(images, pad), self.weight, self.bias, self.stride, 0,
+            self.dilation, self.groups,
+        )  # fmt: skip
 
 
 @register("encoder_unet", multiple=32)
@@ -46,6 +69,7 @@ def encoder_unet(
     """
     ensure_torchvision()
     import segmentation_models_pytorch as smp
+    import timm
 
     try:
         network = smp.Unet(
@@ -61,6 +85,8 @@ def encoder_unet(
             f"Unknown encoder {encoder!r}: take a name from segmentation-models-pytorch."
         ) from error
     for module in network.modules():
+        if isinstance(module, timm.layers.Conv2dSame):
+            module.__class__ = _SameConvolution  # type: ignore[assignment]  # same names
         if isinstance(module, nn.BatchNorm2d):
             # Some encoders average their statistics over hundreds of steps: made for long
             # trainings, and far from the truth in short ones.
