@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from gitract.errors import InputError
@@ -190,8 +190,9 @@ def save_model(network: nn.Module, config: ModelConfig, card: str, folder: Path)
         for name, tensor in network.state_dict().items()
         if isinstance(tensor, torch.Tensor)
     }
-    save_file(weights, folder / WEIGHTS_FILE)
-    digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    content = save(weights)  # not save_file, which hides the file from everybody else
+    (folder / WEIGHTS_FILE).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
     written = config.model_copy(update={"weights_sha256": digest})
     (folder / CONFIG_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
