@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from _bench import finish
-from gitract.cross_validation import read_split
+from gitract.cross_validation import SPLIT_FILE, read_split
 from gitract.evaluate import evaluate
 from gitract.evaluation import Evaluation
 from gitract.labelled import find_labelled
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     held_out = Evaluation.read(options.run / EVALUATION_FILE)
-    folds = read_split(options.run / "split.yaml").folds
+    folds = read_split(options.run / SPLIT_FILE).folds
     scans = [one.name for one in find_labelled(options.data)]
     seen = evaluate(Segmenter("gi-tract-small"), options.data, cases=scans)
     by_key = {(s.scan, s.organ): s for s in seen.scores}

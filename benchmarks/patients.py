@@ -19,6 +19,7 @@ import numpy as np
 
 from _bench import finish
 from gitract.cross_validation import read_split
+from gitract.engine import last_checkpoint
 from gitract.evaluation import Evaluation
 from gitract.recipe import Recipe, read_recipe, recipe_file
 from gitract.train import EVALUATION_FILE, Machines, TrainingData, load_training_data, train
@@ -39,7 +40,7 @@ def trained(
             scans=tuple(scan for scan in data.scans if scan.patient in seen),
             stacks=tuple(stack for stack in data.stacks if stack.patient in seen),
         )
-        resume = (output / "checkpoints" / "last.ckpt").exists()
+        resume = last_checkpoint(output).exists()
         machines = Machines("cpu")
         train(
             recipe, part, output=output, hold_out=held_out, machines=machines, resume=resume

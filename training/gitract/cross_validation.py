@@ -1,7 +1,7 @@
 """Train a recipe once for each group of patients, without them, and score it on them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from gitract.data import split_by_patient
-from gitract.engine import is_first_process
+from gitract.engine import is_first_process, last_checkpoint
 from gitract.errors import InputError
 from gitract.evaluate import Evaluation
 from gitract.io._files import replaced_file
@@ -18,7 +18,7 @@ from gitract.model_config import ModelConfig, read_model_config
 from gitract.models.ensemble import ensemble_of
 from gitract.models.weights import load_network
 from gitract.prepared import Stack
-from gitract.progress import Progress, Report, silent
+from gitract.progress import Report, prefixed, silent
 from gitract.recipe import Recipe, read_recipe
 from gitract.strict import StrictModel
 from gitract.train import (
@@ -36,7 +36,15 @@ from gitract.train import (
     write_model,
 )
 
-__all__ = ["Final", "Split", "cross_validate", "make_split", "read_split", "write_split"]
+__all__ = [
+    "SPLIT_FILE",
+    "Final",
+    "Split",
+    "cross_validate",
+    "make_split",
+    "read_split",
+    "write_split",
+]
 
 Final = Literal["ensemble", "everyone"]
 SPLIT_FILE = "split.yaml"
@@ -121,14 +129,10 @@ class _Folds:
             return TrainingResult(
                 folder / "model", Evaluation.read(scores) if scores.exists() else None
             )
-        begun = (folder / "checkpoints" / "last.ckpt").exists()
-
-        def report(progress: Progress) -> None:
-            self.report(replace(progress, message=f"{title}: {progress.message}"))
-
+        begun = last_checkpoint(folder).exists()
         return train(
             self.recipe, self.data, output=folder, hold_out=hold_out, machines=self.machines,
-            resume=self.resume and begun, report=report,
+            resume=self.resume and begun, report=prefixed(self.report, title),
         )  # fmt: skip
 
 

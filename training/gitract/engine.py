@@ -51,6 +51,7 @@ __all__ = [
     "batch_size_for",
     "fitted",
     "is_first_process",
+    "last_checkpoint",
     "largest_batch_size",
     "seed_everything",
     "stack_masks",
@@ -386,12 +387,17 @@ def _moving_average(decay: float) -> WeightAveraging:
     return WeightAveraging(use_buffers=True, multi_avg_fn=average)
 
 
-def _checkpoints(folder: Path, validate: bool) -> list[Callback]:
-    """After every epoch the last state, and the one with the best Dice."""
+def last_checkpoint(folder: Path) -> Path:
+    """Where the last state of the run in a folder is kept, to go on from."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def _checkpoints(path: Path, validate: bool) -> list[Callback]:
+    """After every epoch the last state, and beside it the one with the best Dice."""
     shared: dict[str, Any] = {
-        "dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False,
+        "dirpath": path.parent, "save_on_train_epoch_end": True, "enable_version_counter": False,
     }  # fmt: skip
-    last = ModelCheckpoint(filename="last", every_n_epochs=1, **shared)
+    last = ModelCheckpoint(filename=path.stem, every_n_epochs=1, **shared)
     best = ModelCheckpoint(filename="best", monitor="dice", mode="max", **shared)
     return [last, best] if validate else [last]
 
@@ -556,7 +562,7 @@ def fitted(
         )
     average = _moving_average(settings.ema_decay) if settings.ema_decay else None
     callbacks: list[Callback] = [_Reporter(report), _History(folder / "log")]
-    callbacks += _checkpoints(folder / "checkpoints", bool(held_out))
+    callbacks += _checkpoints(last_checkpoint(folder), bool(held_out))
     if average is not None:
         callbacks.insert(0, average)
     if settings.patience and held_out:
@@ -568,11 +574,7 @@ def fitted(
     with _quiet_lightning():
         trainer = _trainer(recipe, folder, device, machines, callbacks)
     share = (trainer.global_rank, machines.processes)
-    epochs = math.ceil(settings.steps / settings.steps_per_epoch)
-    batches = Batches(
-        training, recipe, batch_size=batch_size, length=epochs * settings.steps_per_epoch,
-        share=share,
-    )  # fmt: skip
+    batches = Batches(training, recipe, batch_size=batch_size, length=settings.steps, share=share)
     workers = machines.workers_for(device)
     loader = DataLoader(
         batches,

@@ -13,7 +13,7 @@ from gitract.evaluation import Evaluation, OrganScore, SliceScore
 from gitract.labelled import Fault, LabelledScan, chosen_cases, find_labelled
 from gitract.metrics import Overlap, mean_known
 from gitract.organs import ORGANS, Organ
-from gitract.progress import Progress, Report, silent
+from gitract.progress import Progress, Report, prefixed, silent
 from gitract.recipe import Source
 from gitract.scan import Scan, Segmentation
 from gitract.slice_pictures import Gallery, SlicePicture, slice_picture
@@ -128,7 +128,7 @@ def evaluate_scans(
 
     def judged() -> Iterator[JudgedScan]:
         for number, scan in enumerate(scans, start=1):
-            for_scan = _prefixed(report, f"{scan.name} ({number} of {len(scans)})")
+            for_scan = prefixed(report, f"{scan.name} ({number} of {len(scans)})")
             try:
                 runs = tuple(
                     JudgedRun(run.scan, segmenter.segment(run.scan, report=for_scan), run.truth)
@@ -144,15 +144,6 @@ def evaluate_scans(
     except InputError as error:
         raise InputError(faults[0] if faults else str(error)) from error
     return replace(evaluation, faults=tuple(faults))
-
-
-def _prefixed(report: Report, prefix: str) -> Report:
-    """A report that says first which scan it is about."""
-
-    def prefixed(progress: Progress) -> None:
-        report(replace(progress, message=f"{prefix}: {progress.message}"))
-
-    return prefixed
 
 
 def score_scans(scans: Iterable[JudgedScan], report: Report = silent) -> Evaluation:

@@ -6,9 +6,9 @@ batch, and lets whatever ``report`` raises (`gitract.errors.Cancelled`,
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-__all__ = ["Progress", "Report", "silent"]
+__all__ = ["Progress", "Report", "prefixed", "silent"]
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,12 @@ Report = Callable[[Progress], None]
 
 def silent(progress: Progress) -> None:
     """Report to nobody: the default of every long job."""
+
+
+def prefixed(report: Report, prefix: str) -> Report:
+    """A report that says first what it is about, for a job that is a part of another."""
+
+    def with_prefix(progress: Progress) -> None:
+        report(replace(progress, message=f"{prefix}: {progress.message}"))
+
+    return with_prefix

@@ -22,6 +22,7 @@ from gitract.engine import (
     batch_size_for,
     fitted,
     is_first_process,
+    last_checkpoint,
     seed_everything,
 )
 from gitract.errors import InputError
@@ -174,7 +175,7 @@ def train(
     about = {"hold_out": sorted(hold_out), "data": _digest(data.stacks)}
     if is_first_process():
         _check_begun(recipe, about, output, resume=resume)
-    checkpoint = _checkpoint(output) if resume else None
+    checkpoint = last_checkpoint(output) if resume else None
     seed_everything(recipe.seed)
     seen = tuple(sorted({stack.patient for stack in training}))
     config = _config(recipe).model_copy(update={"trained_on": seen})
@@ -322,10 +323,6 @@ def _digest(stacks: Sequence[Stack]) -> str:
     return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
 
 
-def _checkpoint(output: Path) -> Path:
-    return output / "checkpoints" / "last.ckpt"
-
-
 def check_output(output: Path, begun: Path, *, resume: bool) -> None:
     """Check that a run may begin in a folder, or go on there.
 
@@ -364,7 +361,7 @@ def _check_begun(
         The folder holds a run and nothing was said of resuming it, or the other way round;
         or the run was begun with other settings, held-out patients or scans.
     """
-    checkpoint = _checkpoint(output)
+    checkpoint = last_checkpoint(output)
     check_output(output, checkpoint, resume=resume)
     if resume:
         check_same(recipe, about, output)

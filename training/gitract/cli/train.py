@@ -85,9 +85,9 @@ def train(
         raise InputError("Say where the run goes: --output FOLDER.")
     with progress_bar(as_json) as report:
         report(Progress(0, 0, "Loading"))
-        from gitract.cross_validation import cross_validate, make_split, read_split
+        from gitract.cross_validation import SPLIT_FILE, cross_validate, make_split, read_split
         from gitract.devices import choose_device
-        from gitract.engine import is_first_process
+        from gitract.engine import is_first_process, last_checkpoint
         from gitract.recipe import read_recipe, recipe_file
         from gitract.train import Machines, check_network, check_output, load_training_data
         from gitract.train import train as train_once
@@ -95,9 +95,9 @@ def train(
         recipe = read_recipe(recipe_file(config))
         choose_device(device)  # what can be said at once is said before the data is read
         if output is not None:
-            begun = "split.yaml" if folds or split else "checkpoints/last.ckpt"
+            begun = output / SPLIT_FILE if folds or split else last_checkpoint(output)
             if is_first_process():
-                check_output(output, output / begun, resume=resume)
+                check_output(output, begun, resume=resume)
         if name is not None:
             recipe = recipe.renamed(name)
         check_network(recipe)
