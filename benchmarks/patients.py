@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _bench import finish
+from _bench import finish, stack_dice
 from gitract.cross_validation import read_split
 from gitract.engine import last_checkpoint
 from gitract.evaluation import Evaluation
@@ -46,19 +46,6 @@ def trained(
             recipe, part, output=output, hold_out=held_out, machines=machines, resume=resume
         )  # fmt: skip
     return Evaluation.read(output / EVALUATION_FILE)
-
-
-def stack_means(evaluation: Evaluation) -> dict[str, float]:
-    """Mean Dice by organ over patients with whole stacks; single slices are too few."""
-    stacks = [score for score in evaluation.scores if score.slices > 1 and score.dice is not None]
-    by_organ: dict[str, dict[str, list[float]]] = {}
-    for score in stacks:
-        patients = by_organ.setdefault(score.organ, {})
-        patients.setdefault(score.patient, []).append(score.dice or 0.0)
-    return {
-        organ: float(np.mean([np.mean(values) for values in patients.values()]))
-        for organ, patients in by_organ.items()
-    }
 
 
 def main() -> None:
@@ -98,7 +85,7 @@ def main() -> None:
             numbers.append(len(learners))
             output = options.work / f"fold-{number}-of-{count}"
             found.append(trained(recipe, data, learners, held_out, output))
-        means = stack_means(Evaluation.merged(found))
+        means = stack_dice(Evaluation.merged(found))
         cells = [f"{means[organ]:.3f}" for organ in ("stomach", "large_bowel", "small_bowel")]
         average = f"{np.mean(list(means.values())):.3f}"
         rows.append([f"{np.mean(numbers):g}", *cells, average])

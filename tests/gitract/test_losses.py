@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gitract.losses import SegmentationLoss
+from gitract.models.outputs import Outputs
 from gitract.recipe import Loss
 
 bce_and_dice = SegmentationLoss()
@@ -117,7 +118,7 @@ def test_auxiliary_outputs_are_learned_too() -> None:
     presence = torch.zeros(4, 3, requires_grad=True)
     loss = SegmentationLoss(deep_supervision=0.5, presence=0.2)
     main = loss(logits, masks, known).item()
-    whole = loss((logits, coarse, presence), masks, known)
+    whole = loss(Outputs(logits, (coarse,), presence), masks, known)
     whole.backward()
     assert coarse.grad is not None
     assert presence.grad is not None
@@ -126,6 +127,18 @@ def test_auxiliary_outputs_are_learned_too() -> None:
     assert (coarse.grad[known == 0] == 0).all()
     smaller = masks[..., ::2, ::2]
     expected = main + 0.5 * loss(coarse, smaller[..., :4, :4], known).item() + 0.2 * math.log(2)
+    assert whole.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_drawn_slice_is_compared_with_the_centre_one() -> None:
+    logits, masks, known = random_case()
+    images = torch.rand(len(logits), 3, *logits.shape[2:]) * 1.5
+    drawn = torch.randn(len(logits), 1, *logits.shape[2:])
+    loss = SegmentationLoss(reconstruction=0.7)
+    whole = loss(Outputs(logits, reconstruction=drawn), masks, known, images)
+    grey = images[:, 1:2].clamp(0, 1)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(drawn, grey)
+    expected = loss(logits, masks, known).item() + 0.7 * bce.item()
     assert whole.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -139,5 +152,5 @@ def test_coarser_maps_weigh_half_as_much() -> None:
         loss(one, torch.nn.functional.interpolate(masks, size=one.shape[2:]), known).item()
         for one in maps
     ]
-    whole = loss((nothing, *maps), masks, known).item()
+    whole = loss(Outputs(nothing, tuple(maps)), masks, known).item()
     assert whole == pytest.approx(main + 0.8 * parts[0] + 0.4 * parts[1], rel=1e-5)

@@ -203,8 +203,9 @@ def test_deep_supervision_answers_coarser_in_training_only(
     options = {**SEGRESNET, "dimensions": dimensions, "deep_supervision": 1}
     network = create_model("segresnet", in_channels=1, classes=2, **options)
     image = torch.rand(2, 1, *size)
-    logits, coarse = network(image)
-    assert logits.shape == (2, 2, *size)
+    answer = network(image)
+    assert answer.logits.shape == (2, 2, *size)
+    (coarse,) = answer.deep
     assert coarse.shape == (2, 2, *(-(-side // 2) for side in size))
     network.eval()
     assert network(image).shape == (2, 2, *size)
@@ -213,9 +214,9 @@ def test_deep_supervision_answers_coarser_in_training_only(
 def test_presence_is_told_in_training_only() -> None:
     network = create_model("encoder_unet", in_channels=3, classes=2, presence=True, **OPTIONS)
     image = torch.rand(2, 3, 40, 50)
-    logits, presence = network(image)
-    assert logits.shape == (2, 2, 40, 50)
-    assert presence.shape == (2, 2)
+    answer = network(image)
+    assert answer.logits.shape == (2, 2, 40, 50)
+    assert answer.presence.shape == (2, 2)
     assert network.eval()(image).shape == (2, 2, 40, 50)
 
 

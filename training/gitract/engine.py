@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from gitract.data import Batch, Batches
 from gitract.errors import Cancelled, InputError
 from gitract.history import Row, write_history
-from gitract.losses import Output, SegmentationLoss
+from gitract.losses import SegmentationLoss
 from gitract.metrics import dice, mean_over_patients
+from gitract.models.outputs import as_outputs
 from gitract.organs import Organ
 from gitract.predict import prepared_logits
 from gitract.prepared import Stack
@@ -106,6 +107,7 @@ class SegmentationModule(lightning.LightningModule):
             recipe.losses,
             deep_supervision=settings.deep_supervision,
             presence=settings.presence,
+            reconstruction=settings.reconstruction,
         )
         self._scores: dict[str, tuple[str, dict[str, float | None]]] = {}
         self._last_checkpoint = 0
@@ -116,13 +118,12 @@ class SegmentationModule(lightning.LightningModule):
         Terms such as Dice are no mean over samples, so a mean of the processes' losses
         would be another loss than that of one process with the same batch.
         """
-        output: Output = self.network(_channels_last(batch.images))
-        parts = (output,) if isinstance(output, torch.Tensor) else output
-        gathered = tuple(self._gathered(part.float()) for part in parts)
+        output = as_outputs(self.network(_channels_last(batch.images)))
         return self._loss(
-            gathered if len(gathered) > 1 else gathered[0],
+            output.mapped(lambda part: self._gathered(part.float())),
             self._gathered(batch.masks),
             self._gathered(batch.known),
+            batch.images if output.reconstruction is None else self._gathered(batch.images),
         )
 
     def _gathered(self, part: torch.Tensor) -> torch.Tensor:

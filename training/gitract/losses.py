@@ -6,16 +6,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gitract.models.outputs import Outputs, as_outputs
 from gitract.recipe import BCE_AND_DICE, Loss
 from gitract.torchvision_guard import ensure_torchvision
 
-__all__ = ["Output", "SegmentationLoss"]
-
-Output = torch.Tensor | tuple[torch.Tensor, ...]
-"""Of a network in training: logits, or a tuple of logits and auxiliary outputs."""
+__all__ = ["SegmentationLoss"]
 
 _Term = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _SMOOTH = 1.0
+_CROSS_ENTROPY: _Term = functional.binary_cross_entropy_with_logits
 
 
 def _tversky(alpha: float, beta: float) -> _Term:
@@ -47,7 +46,7 @@ def _from_smp(name: str, **options: object) -> _Term:
 def _term(loss: Loss) -> _Term:
     match loss.kind:
         case "bce":
-            return functional.binary_cross_entropy_with_logits
+            return _CROSS_ENTROPY
         case "dice":
             return _tversky(0.5, 0.5)
         case "tversky":
@@ -66,9 +65,11 @@ class SegmentationLoss(nn.Module):
     terms
         As the recipe has them.
     deep_supervision
-        Weight of a network's auxiliary maps, half for each coarser one.
+        Weight of the first of a network's auxiliary maps, half for each further one.
     presence
         Weight of the cross-entropy of a network's presence logits.
+    reconstruction
+        Weight of the cross-entropy between a network's grey values and the centre slice.
     """
 
     def __init__(
@@ -77,43 +78,57 @@ class SegmentationLoss(nn.Module):
         *,
         deep_supervision: float = 0.5,
         presence: float = 0.1,
+        reconstruction: float = 1.0,
     ) -> None:
         super().__init__()
         self._terms = [(loss.weight, _term(loss)) for loss in terms]
         self._deep_supervision = deep_supervision
         self._presence = presence
+        self._reconstruction = reconstruction
 
-    def forward(self, output: Output, masks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        output: torch.Tensor | Outputs,
+        masks: torch.Tensor,
+        known: torch.Tensor,
+        images: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The loss of a batch.
 
         Parameters
         ----------
         output
-            Logits ``(batch, organ, ...)``, or a tuple of these and auxiliary outputs:
-            ``(batch, organ)`` presence logits, and coarser maps of logits.
+            Logits ``(batch, organ, ...)``, alone or with auxiliary outputs.
         masks
-            ``(batch, organ, ...)``, 0 or 1, in the size of the first logits.
+            ``(batch, organ, ...)``, 0 or 1, in the size of the logits.
         known
             ``(batch, organ)``, 1 where the organ was outlined (or is known to be absent)
             there, 0 where its mask means nothing.
+        images
+            ``(batch, channels, ...)``: what went into the network, the centre slice in the
+            middle of the channels; needed by networks that draw it.
 
         Returns
         -------
         torch.Tensor
             Scalar; 0 where nothing is known.
         """
-        logits, *auxiliary = (output,) if isinstance(output, torch.Tensor) else output
-        loss = self._by_organ(logits, masks, known)
+        answer = as_outputs(output)
+        loss = self._by_organ(answer.logits, masks, known)
         weight = self._deep_supervision
-        for maps in auxiliary:
-            if maps.ndim == 2:
-                present = masks.flatten(2).amax(2)[:, :, None]
-                answer = self._mean(maps[:, :, None], present, known, _term(Loss(kind="bce")))
-                loss = loss + self._presence * answer
-            else:
-                coarse = functional.interpolate(masks, size=maps.shape[2:], mode="nearest")
-                loss = loss + weight * self._by_organ(maps, coarse, known)
-                weight /= 2
+        for maps in answer.deep:
+            coarse = functional.interpolate(masks, size=maps.shape[2:], mode="nearest")
+            loss = loss + weight * self._by_organ(maps, coarse, known)
+            weight /= 2
+        if answer.presence is not None:
+            present = masks.flatten(2).amax(2)[:, :, None]
+            told = self._mean(answer.presence[:, :, None], present, known, _CROSS_ENTROPY)
+            loss = loss + self._presence * told
+        if answer.reconstruction is not None and images is not None:
+            centre = images.shape[1] // 2
+            grey = images[:, centre : centre + 1].float().clamp(0.0, 1.0)
+            drawn = _CROSS_ENTROPY(answer.reconstruction.float(), grey)
+            loss = loss + self._reconstruction * drawn
         return loss
 
     def _by_organ(

@@ -217,9 +217,11 @@ class Optimisation(StrictModel):
     patience
         Stop after that many validations without a better Dice; 0 for never.
     deep_supervision
-        Weight of each auxiliary output of the network, half for each coarser one.
+        Weight of the first of the network's auxiliary maps, half for each further one.
     presence
         Weight of the cross-entropy of the network's answer whether a slice holds an organ.
+    reconstruction
+        Weight of the cross-entropy of the grey values that the network draws of the slice.
     deterministic
         Take only operations that give the same result every time, where a GPU has them;
         slower. On a CPU a training always repeats itself.
@@ -240,6 +242,7 @@ class Optimisation(StrictModel):
     patience: int = Field(default=0, ge=0)
     deep_supervision: float = Field(default=0.5, ge=0)
     presence: float = Field(default=0.1, ge=0)
+    reconstruction: float = Field(default=1.0, ge=0)
     deterministic: bool = False
 
     @model_validator(mode="after")

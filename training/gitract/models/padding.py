@@ -1,11 +1,12 @@
 """One wrapper that lets every network take every size, and answer alike."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from gitract.models.outputs import Outputs
 
 __all__ = ["PadToMultiple"]
 
@@ -16,8 +17,7 @@ class PadToMultiple(nn.Module):
     Zero is what preparation gives the air around the patient, so the padding looks
     like more air.
 
-    In training mode a network may return a tuple or list, the logits first and auxiliary
-    outputs after them; then a tuple is returned. In evaluation mode the logits alone are.
+    In training mode a network may return `Outputs`; in evaluation mode it returns logits.
 
     Parameters
     ----------
@@ -36,20 +36,18 @@ class PadToMultiple(nn.Module):
         self.multiple = multiple
         self.dimensions = dimensions
 
-    def forward(self, images: torch.Tensor) -> Any:
+    def forward(self, images: torch.Tensor) -> torch.Tensor | Outputs:
         """Run the network on images of any size."""
         sizes = images.shape[2:]
         missing = [-size % self.multiple for size in sizes]
         # Another size may come to a traced network: it gets the padding, even if of nothing.
         if torch.jit.is_tracing() or torch.compiler.is_compiling() or any(missing):
             images = functional.pad(images, [n for size in missing[::-1] for n in (0, size)])
-        found = self.network(images)
-        logits, *auxiliary = found if isinstance(found, (tuple, list)) else (found,)
-        logits = _cropped(logits, sizes)
-        if not self.training or not auxiliary:
-            return logits
+        answer: torch.Tensor | Outputs = self.network(images)
+        if isinstance(answer, torch.Tensor):
+            return _cropped(answer, sizes)
         padded = images.shape[2:]
-        return (logits, *(_cropped_like(maps, sizes, padded) for maps in auxiliary))
+        return answer.mapped(lambda maps: _cropped_like(maps, sizes, padded))
 
 
 def _cropped(maps: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:

@@ -2,17 +2,27 @@
 
 import difflib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from gitract.errors import InputError
+from gitract.models.normalisation import take_batches_of_one
 from gitract.models.padding import PadToMultiple
 
-__all__ = ["create_model", "model_names", "network_dimensions", "register"]
+__all__ = [
+    "Facts",
+    "create_model",
+    "model_names",
+    "network_dimensions",
+    "network_facts",
+    "register",
+]
 
 Builder = Callable[..., nn.Module]
 OfOptions = int | Callable[[Mapping[str, Any]], int]
@@ -20,17 +30,46 @@ OfOptions = int | Callable[[Mapping[str, Any]], int]
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What is told of a network before one is built.
+
+    Parameters
+    ----------
+    title
+        Its name in the literature.
+    year
+        Of the paper.
+    paper
+        First authors and where it is found, such as ``Huang et al., arXiv:2004.08790``.
+    published
+        A headline result with its data set, which is none on MR scans of the bowel.
+    licence
+        Of the code and the weights that it is made of.
+    """
+
+    title: str
+    year: int
+    paper: str
+    published: str
+    licence: str
+
+
+OWN_LICENCE = "BSD-3-Clause (this project)"
+
+
+@dataclass(frozen=True)
 class _Entry:
     builder: Builder
     multiple: OfOptions
     dimensions: OfOptions
+    facts: Facts | None
 
 
 _ENTRIES: dict[str, _Entry] = {}
 
 
 def register(
-    name: str, *, multiple: OfOptions, dimensions: OfOptions = 2
+    name: str, *, multiple: OfOptions, dimensions: OfOptions = 2, facts: Facts | None = None
 ) -> Callable[[Builder], Builder]:
     """Register a builder ``(in_channels, classes, **options) -> nn.Module``.
 
@@ -42,10 +81,12 @@ def register(
         The network's input sizes must be divisible by this.
     dimensions
         2 for a network of slices, 3 for one of patches of the stack.
+    facts
+        For the table of the zoo; None keeps the network out of it.
     """
 
     def add(builder: Builder) -> Builder:
-        _ENTRIES[name] = _Entry(builder, multiple, dimensions)
+        _ENTRIES[name] = _Entry(builder, multiple, dimensions, facts)
         return builder
 
     return add
@@ -53,9 +94,22 @@ def register(
 
 def model_names() -> list[str]:
     """Names that `create_model` knows, sorted."""
-    from gitract.models import ensemble, segresnet, smp_unet  # noqa: F401 - register themselves
+    import gitract.models as zoo
 
+    for module in pkgutil.iter_modules(zoo.__path__):
+        import_module(f"{zoo.__name__}.{module.name}")  # networks register themselves
     return sorted(_ENTRIES)
+
+
+def network_facts(name: str) -> Facts | None:
+    """What is told of a network in the table of the zoo; None where it is not in it.
+
+    Raises
+    ------
+    InputError
+        Unknown name.
+    """
+    return _entry(name).facts
 
 
 def network_dimensions(name: str, options: Mapping[str, Any]) -> int:
@@ -91,8 +145,7 @@ def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -
         ``(batch, in_channels, rows, columns)`` of any size to logits
         ``(batch, classes, rows, columns)``; a 3-D network ``(batch, in_channels, slices,
         rows, columns)`` to ``(batch, classes, slices, rows, columns)``. In training mode
-        the logits may come first in a tuple: of the rest, what has two dimensions is
-        presence logits ``(batch, classes)``, anything else a coarser map of logits.
+        it may return `gitract.models.outputs.Outputs` instead, with auxiliary answers.
 
     Raises
     ------
@@ -103,7 +156,7 @@ def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -
     _check_options(name, entry.builder, options)
     with _refused_options(name):
         return PadToMultiple(
-            entry.builder(in_channels=in_channels, classes=classes, **options),
+            take_batches_of_one(entry.builder(in_channels=in_channels, classes=classes, **options)),
             _resolved(entry.multiple, options),
             _resolved(entry.dimensions, options),
         )

@@ -7,9 +7,11 @@ deep supervision.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
-from gitract.models.registry import register
+from gitract.models.outputs import Outputs
+from gitract.models.registry import Facts, register
 from gitract.torchvision_guard import ensure_torchvision
 
 __all__ = ["segresnet"]
@@ -27,7 +29,33 @@ def _multiple(options: Mapping[str, Any]) -> int:
     return int(2 ** (len(options.get("blocks", _BLOCKS)) - 1))
 
 
-@register("segresnet", multiple=_multiple, dimensions=_dimensions)
+class _WithDeepSupervision(nn.Module):
+    """MONAI's network answers with a list in training."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | Outputs:
+        if not self.training:
+            answer: torch.Tensor = self.network(images)
+            return answer
+        logits, *deep = self.network(images)
+        return Outputs(logits, deep=tuple(deep))
+
+
+@register(
+    "segresnet",
+    multiple=_multiple,
+    dimensions=_dimensions,
+    facts=Facts(
+        title="SegResNet",
+        year=2018,
+        paper="Myronenko, arXiv:1810.11654",
+        published="BraTS 2018 test: Dice .884 whole tumour, .815 core, .766 enhancing (ensemble)",
+        licence="Apache-2.0 (MONAI)",
+    ),
+)
 def segresnet(
     in_channels: int,
     classes: int,
@@ -79,4 +107,4 @@ def segresnet(
         blocks_down=tuple(blocks),
         dsdepth=deep_supervision + 1,
     )
-    return network
+    return _WithDeepSupervision(network) if deep_supervision else network

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from gitract.errors import InputError
-from gitract.models.registry import register
+from gitract.models.outputs import Outputs
+from gitract.models.registry import Facts, register
 from gitract.torchvision_guard import ensure_torchvision
 
 __all__ = ["encoder_unet"]
@@ -39,7 +40,29 @@ class _SameConvolution(nn.Conv2d):
         )  # fmt: skip
 
 
-@register("encoder_unet", multiple=32)
+class _WithPresence(nn.Module):
+    """smp's classification head answers in training alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | Outputs:
+        logits, presence = self.network(images)
+        return Outputs(logits, presence=presence) if self.training else logits
+
+
+@register(
+    "encoder_unet",
+    multiple=32,
+    facts=Facts(
+        title="U-Net with an encoder",
+        year=2015,
+        paper="Ronneberger et al., arXiv:1505.04597",
+        published="",
+        licence="MIT (segmentation-models-pytorch); encoders as timm says, mostly Apache-2.0",
+    ),
+)
 def encoder_unet(
     in_channels: int,
     classes: int,
@@ -60,7 +83,7 @@ def encoder_unet(
         Width of the decoder's five stages, coarse to fine.
     presence
         Whether it also tells, in training, which organs a slice holds, from the mean of
-        the coarsest features: presence logits ``(batch, organ)``.
+        the coarsest features.
 
     Raises
     ------
@@ -91,4 +114,4 @@ def encoder_unet(
             # Some encoders average their statistics over hundreds of steps: made for long
             # trainings, and far from the truth in short ones.
             module.momentum = 0.1
-    return network
+    return _WithPresence(network) if presence else network
