@@ -14,6 +14,7 @@ from gitract.strict import StrictModel
 
 __all__ = [
     "BCE_AND_DICE",
+    "IMAGENET",
     "Augmentation",
     "CompetitionSource",
     "Loss",
@@ -135,6 +136,9 @@ class Loss(StrictModel):
     beta: float = Field(default=0.7, ge=0)
     gamma: float = Field(default=2.0, ge=0)
 
+
+IMAGENET = "imagenet"
+"""A start that is no path: the weights of the network's encoder, trained on ImageNet."""
 
 BCE_AND_DICE = (Loss(kind="bce"), Loss(kind="dice"))
 """What a recipe minimises when it does not say, and fine-tuning always."""
@@ -269,9 +273,10 @@ class Recipe(StrictModel):
     network, preparation
         As they go into the model's configuration.
     start
-        Weights to start from: a model folder or a safetensors file; in a file, below the
-        folder of the recipe. Tensors that the network has under the same name and in the same
-        shape are taken.
+        Weights to start from: a model folder, or a file of a network or of an encoder; in a
+        recipe's file, below its folder. Tensors that the network has under the same name and in
+        the same shape are taken. Or ``imagenet``: the encoder's weights of ImageNet, which are
+        fetched from the hub of its library, once. (A file of that name is ``./imagenet``.)
     sources
         What to train on; none: what is found in the data folder.
     sampling, losses, optimisation, augmentation
@@ -354,7 +359,7 @@ def read_recipe(path: Path) -> Recipe:
             raise InputError(f"The recipe {path} has an unknown key {where}{hint}") from None
         reason = first["msg"].lower().removeprefix("value error, ")
         raise InputError(f"The recipe {path}: {where}: {reason}.") from None
-    if recipe.start is None:
+    if recipe.start in (None, IMAGENET):
         return recipe
     return recipe.model_copy(update={"start": str((path.parent / recipe.start).resolve())})
 

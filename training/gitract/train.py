@@ -33,12 +33,12 @@ from gitract.labelled import Fault, LabelledScan, find_labelled, named_organs
 from gitract.model_card import training_card
 from gitract.model_config import CARD_FILE, CONFIG_FILE, ModelConfig, read_model_config
 from gitract.models import save_model
-from gitract.models.weights import build_network, start_from
+from gitract.models.weights import build_network, is_from_a_hub, start_from
 from gitract.organs import Organ
 from gitract.predict import Segmenter, on_device
 from gitract.prepared import Stack, prepared_stacks
 from gitract.progress import Report, silent
-from gitract.recipe import Recipe, read_recipe
+from gitract.recipe import IMAGENET, Recipe, read_recipe
 
 __all__ = [
     "EVALUATION_FILE",
@@ -181,7 +181,7 @@ def train(
     config = _config(recipe).model_copy(update={"trained_on": seen})
     network = on_device(build_network(config), torch.device("cpu"))
     if recipe.start is not None:
-        config = _started(network, config, Path(recipe.start), hold_out)
+        config = _started(network, config, recipe.start, hold_out)
     recipe = _with_batch_size(recipe, network, training, machines, output if resume else None)
     module = SegmentationModule(network, recipe, organs)
     if is_first_process():
@@ -290,13 +290,13 @@ def check_organs(stacks: Sequence[Stack], organs: Sequence[Organ], where: object
 
 
 def _started(
-    network: nn.Module, config: ModelConfig, start: Path, hold_out: Sequence[str]
+    network: nn.Module, config: ModelConfig, start: str, hold_out: Sequence[str]
 ) -> ModelConfig:
     """Take the weights to start from; whom they were trained on was seen here as well."""
     start_from(network, start)
-    if not start.is_dir():
+    if start == IMAGENET or not (folder := Path(start)).is_dir() or is_from_a_hub(folder):
         return config
-    before = read_model_config(start).trained_on
+    before = read_model_config(folder).trained_on
     seen = sorted({*before} & {*hold_out})
     if seen:
         raise InputError(

@@ -1,13 +1,18 @@
 """`gitract models`: installed models and their versions."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.table import Table
 
-from gitract.cli._common import Json, out, print_result, progress_bar
+from gitract.cli._common import Device, Json, out, print_result, progress_bar
 from gitract.progress import Progress
+
+if TYPE_CHECKING:
+    from gitract.models.cost import Times, ZooRow
 
 __all__ = ["app"]
 
@@ -90,3 +95,64 @@ def export(
 
         written = export_model(model, path, format=form, report=report)
     out.print(f"Written to {written}.", soft_wrap=True)
+
+
+@app.command()
+def zoo(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time every network here and now: minutes on a CPU.")
+    ] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """List the networks that can be trained, and what each of them costs."""
+    with progress_bar(quiet=as_json) as report:
+        report(Progress(0, 0, "Loading the networks"))
+        from gitract.devices import choose_device
+        from gitract.models.cost import Measured, timed, zoo_names, zoo_rows
+
+        measured = Measured.read()
+        if measure:
+            chosen = choose_device(device)
+            kind = "cpu" if chosen.type == "cpu" else "gpu"
+            times = {kind: timed(zoo_names(), chosen, report)}
+            measured = Measured(measured.costs, times)
+        rows = zoo_rows(measured, report)
+    content = {
+        "networks": [row.as_dict() for row in rows],
+        "times": {
+            kind: {"machine": one.machine, "date": one.date} for kind, one in measured.times.items()
+        },
+    }
+    print_result(as_json, content, lambda: _show_zoo(rows, measured.times))
+
+
+def _show_zoo(rows: "Sequence[ZooRow]", times: "Mapping[str, Times]") -> None:
+    costs = Table("Network", "Title", box=box.SIMPLE_HEAD)
+    for heading in ("Year", "Axes", "Parameters", "GMAC", "CPU, ms", "GPU, ms"):
+        costs.add_column(heading, justify="right", no_wrap=True)
+    sources = Table("Network", "Paper", "Licence of what is used", box=box.SIMPLE_HEAD)
+    for row in rows:
+        costs.add_row(
+            row.name, row.facts.title, str(row.facts.year),
+            ", ".join(f"{number}-D" for number in row.dimensions),
+            f"{row.cost.parameters / 1e6:.2f} M", f"{row.cost.gmacs:.1f}",
+            _milliseconds(row.cpu_ms), _milliseconds(row.gpu_ms),
+        )  # fmt: skip
+        sources.add_row(row.name, row.facts.paper, row.facts.licence)
+    out.print(costs)
+    inputs = {row.dimensions[0]: " x ".join(str(n) for n in row.shape[2:]) for row in rows}
+    of = [f"a {'patch' if axes == 3 else 'slice'} of {inputs[axes]}" for axes in sorted(inputs)]
+    out.print(
+        f"GMAC (thousand million multiply-accumulates) and times are for {' or '.join(of)}, three "
+        "organs and default options."
+    )
+    for kind, one in times.items():
+        out.print(f"{kind.upper()}: {one.machine}, {one.date}.")
+    out.print(sources)
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"

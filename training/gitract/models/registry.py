@@ -3,9 +3,9 @@
 import difflib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +17,7 @@ from gitract.models.padding import PadToMultiple
 
 __all__ = [
     "Facts",
+    "Family",
     "create_model",
     "model_names",
     "network_dimensions",
@@ -58,18 +59,54 @@ OWN_LICENCE = "BSD-3-Clause (this project)"
 
 
 @dataclass(frozen=True)
+class Family:
+    """Further names of a network: a prefix, then the value of one option.
+
+    A name that is registered by itself comes first.
+
+    Parameters
+    ----------
+    prefix
+        Such as ``unet_``, so that ``unet_resnet34`` has the encoder ``resnet34``.
+    option
+        Which cannot be given a second time.
+    known
+        Whether there is such a value.
+    values
+        Known ones, to tell the nearest of an unknown one.
+    """
+
+    prefix: str
+    option: str
+    known: Callable[[str], bool]
+    values: Callable[[], Iterable[str]]
+
+
+@dataclass(frozen=True)
 class _Entry:
     builder: Builder
     multiple: OfOptions
     dimensions: OfOptions
     facts: Facts | None
+    family: Family | None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def member(self, option: str, value: str) -> "_Entry":
+        """The same network with one option given by its name."""
+        facts = self.facts and replace(self.facts, title=f"{self.facts.title} ({value})")
+        return replace(self, facts=facts, family=None, given={option: value})
 
 
 _ENTRIES: dict[str, _Entry] = {}
 
 
 def register(
-    name: str, *, multiple: OfOptions, dimensions: OfOptions = 2, facts: Facts | None = None
+    name: str,
+    *,
+    multiple: OfOptions,
+    dimensions: OfOptions = 2,
+    facts: Facts | None = None,
+    family: Family | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register a builder ``(in_channels, classes, **options) -> nn.Module``.
 
@@ -83,17 +120,19 @@ def register(
         2 for a network of slices, 3 for one of patches of the stack.
     facts
         For the table of the zoo; None keeps the network out of it.
+    family
+        Further names, each for another value of one option.
     """
 
     def add(builder: Builder) -> Builder:
-        _ENTRIES[name] = _Entry(builder, multiple, dimensions, facts)
+        _ENTRIES[name] = _Entry(builder, multiple, dimensions, facts, family)
         return builder
 
     return add
 
 
 def model_names() -> list[str]:
-    """Names that `create_model` knows, sorted."""
+    """Names that `create_model` knows, sorted, without those of a `Family`."""
     import gitract.models as zoo
 
     for module in pkgutil.iter_modules(zoo.__path__):
@@ -122,7 +161,7 @@ def network_dimensions(name: str, options: Mapping[str, Any]) -> int:
     """
     entry = _entry(name)
     with _refused_options(name):
-        return _resolved(entry.dimensions, options)
+        return _resolved(entry.dimensions, {**entry.given, **options})
 
 
 def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -> nn.Module:
@@ -131,7 +170,7 @@ def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -
     Parameters
     ----------
     name
-        One of `model_names`.
+        One of `model_names`, or of a family such as ``unet_resnet34``.
     in_channels
         Slices that go in at once; 1 for 3-D networks.
     classes
@@ -153,7 +192,8 @@ def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -
         Unknown name or option.
     """
     entry = _entry(name)
-    _check_options(name, entry.builder, options)
+    _check_options(name, entry, options)
+    options = {**entry.given, **options}
     with _refused_options(name):
         return PadToMultiple(
             take_batches_of_one(entry.builder(in_channels=in_channels, classes=classes, **options)),
@@ -164,15 +204,22 @@ def create_model(name: str, *, in_channels: int, classes: int, **options: Any) -
 
 def _entry(name: str) -> _Entry:
     names = model_names()
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}."
-        raise InputError(f"Unknown network {name!r}: {hint}")
-    return _ENTRIES[name]
+    if name in names:
+        return _ENTRIES[name]
+    near = names.copy()
+    for entry in _ENTRIES.values():
+        if (family := entry.family) and name.startswith(family.prefix):
+            if family.known(value := name.removeprefix(family.prefix)):
+                return entry.member(family.option, value)
+            near += [family.prefix + value for value in family.values()]
+    close = difflib.get_close_matches(name, near, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}."
+    raise InputError(f"Unknown network {name!r}: {hint}")
 
 
-def _check_options(name: str, builder: Builder, options: Mapping[str, Any]) -> None:
-    known = set(inspect.signature(builder).parameters) - {"in_channels", "classes"}
+def _check_options(name: str, entry: _Entry, options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(entry.builder).parameters) - {"in_channels", "classes"}
+    known -= set(entry.given)
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)

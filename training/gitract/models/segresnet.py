@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gitract.models.blocks import begin_seldom
 from gitract.models.outputs import Outputs
 from gitract.models.registry import Facts, register
 from gitract.torchvision_guard import ensure_torchvision
@@ -98,7 +99,7 @@ def segresnet(
         raise ValueError(
             f"deep_supervision is {deep_supervision}, and must be 0 to {len(blocks) - 2}"
         )
-    network: nn.Module = SegResNetDS(
+    network = SegResNetDS(
         spatial_dims=dimensions,
         init_filters=width,
         in_channels=in_channels,
@@ -107,4 +108,6 @@ def segresnet(
         blocks_down=tuple(blocks),
         dsdepth=deep_supervision + 1,
     )
+    heads = [level.get_submodule("head") for level in network.up_layers.children()]
+    begin_seldom(*(head for head in heads if not isinstance(head, nn.Identity)))
     return _WithDeepSupervision(network) if deep_supervision else network

@@ -2,42 +2,20 @@
 
 Ronneberger et al. 2015, arXiv:1505.04597, with the encoders of timm. Departs from the
 paper in that the encoder's first features are at half resolution, so there is no skip at
-full resolution, and that up-sampling is nearest-neighbour.
+full resolution, and that up-sampling is nearest-neighbour. smp's own EfficientNets
+(``efficientnet-b0``, not timm's) hold a last convolution that a U-Net does not use.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from gitract.errors import InputError
 from gitract.models.outputs import Outputs
-from gitract.models.registry import Facts, register
-from gitract.torchvision_guard import ensure_torchvision
+from gitract.models.registry import Facts, Family, register
+from gitract.models.smp_encoders import built_by_smp, encoder_names, is_encoder
 
 __all__ = ["encoder_unet"]
-
-
-class _SameConvolution(nn.Conv2d):
-    """TensorFlow's padding for sides that the stride divides, as those that get here.
-
-    timm's own computes it anew for every size, which cannot be exported with free sizes.
-    """
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Pad by what is known beforehand, and convolve."""
-        rows, columns = (
-            max(0, (side - 1) * dilation + 1 - stride)
-            for side, dilation, stride in zip(
-                self.kernel_size, self.dilation, self.stride, strict=True
-            )
-        )
-        pad = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        return functional.conv2d(
-            functional.pad(images, pad), self.weight, self.bias, self.stride, 0,
-            self.dilation, self.groups,
-        )  # fmt: skip
 
 
 class _WithPresence(nn.Module):
@@ -62,6 +40,7 @@ class _WithPresence(nn.Module):
         published="",
         licence="MIT (segmentation-models-pytorch); encoders as timm says, mostly Apache-2.0",
     ),
+    family=Family("unet_", option="encoder", known=is_encoder, values=encoder_names),
 )
 def encoder_unet(
     in_channels: int,
@@ -71,7 +50,7 @@ def encoder_unet(
     decoder_channels: Sequence[int] = (128, 96, 64, 32, 16),
     presence: bool = False,
 ) -> nn.Module:
-    """Build smp's U-Net with random weights.
+    """Build smp's U-Net with random weights; ``unet_resnet34`` is the one with that encoder.
 
     Parameters
     ----------
@@ -89,29 +68,16 @@ def encoder_unet(
     ------
     InputError
         smp does not know the encoder.
+    ValueError
+        The encoder may not be used or does not fit, or `decoder_channels` are not five.
     """
-    ensure_torchvision()
-    import segmentation_models_pytorch as smp
-    import timm
-
-    try:
-        network = smp.Unet(
-            encoder_name=encoder,
-            encoder_weights=None,
-            in_channels=in_channels,
-            classes=classes,
-            decoder_channels=tuple(decoder_channels),
-            aux_params={"classes": classes, "dropout": None} if presence else None,
+    if len(decoder_channels) != 5 or min(decoder_channels) < 1:
+        raise ValueError(
+            f"decoder_channels is {list(decoder_channels)}, and must hold five numbers from 1 on"
         )
-    except (KeyError, RuntimeError) as error:
-        raise InputError(
-            f"Unknown encoder {encoder!r}: take a name from segmentation-models-pytorch."
-        ) from error
-    for module in network.modules():
-        if isinstance(module, timm.layers.Conv2dSame):
-            module.__class__ = _SameConvolution  # type: ignore[assignment]  # same names
-        if isinstance(module, nn.BatchNorm2d):
-            # Some encoders average their statistics over hundreds of steps: made for long
-            # trainings, and far from the truth in short ones.
-            module.momentum = 0.1
+    network = built_by_smp(
+        "Unet", in_channels, classes, encoder,
+        decoder_channels=tuple(decoder_channels),
+        aux_params={"classes": classes, "dropout": None} if presence else None,
+    )  # fmt: skip
     return _WithPresence(network) if presence else network

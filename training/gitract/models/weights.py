@@ -1,6 +1,10 @@
 """Weights and configuration of a model, to a folder and back."""
 
 import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +22,25 @@ from gitract.model_config import (
     read_model_config,
 )
 from gitract.models.registry import create_model, network_dimensions
+from gitract.models.smp_encoders import IMAGENET_BUILDER
 
 __all__ = [
     "StartReport",
     "build_network",
+    "is_from_a_hub",
     "load_network",
     "save_model",
     "start_from",
 ]
 
-_PADDING = "network."  # what `PadToMultiple` puts before the names
+_WRAPPER = "network."  # what `PadToMultiple` and others put before the names
+_ENCODER = "encoder."
+_IMAGENET = "imagenet"  # as recipes have it
+_DAMAGED = (  # what the readers raise
+    SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError,
+    TypeError, AttributeError, AssertionError, struct.error,
+)  # fmt: skip
+_PICKLED = (".pth", ".pt", ".bin")  # read without running what is in them
 
 
 def build_network(config: ModelConfig) -> nn.Module:
@@ -100,33 +113,41 @@ class StartReport:
 
 
 @torch.no_grad()
-def start_from(network: nn.Module, path: Path) -> StartReport:
-    """Fill a network with the weights of another one, as far as they fit.
+def start_from(network: nn.Module, start: Path | str) -> StartReport:
+    """Fill a network with the weights of another one, or of its encoder, as far as they fit.
 
-    A tensor fits that has the same name, but for the prefix ``network.`` of the padding, and
-    the same shape. Of a first convolution with another number of input channels the mean
-    over them is taken for each, scaled to give the same sum.
+    A tensor fits that has the same name, but for the prefixes ``network.`` of what is around
+    the network, and the same shape. Of a first convolution with another number of input
+    channels the mean over them is taken for each, scaled to give the same sum.
 
     Parameters
     ----------
     network
         Changed in place.
-    path
-        A model folder, or a safetensors file, such as of an encoder whose tensors' names
-        begin with ``encoder.``.
+    start
+        A model folder; or a file (safetensors, or a state of torch: ``.pth``) or a folder of
+        a hub with ``model.safetensors``, of a network or of an encoder alone, its tensors
+        named as in smp or timm, with or without ``encoder.`` before them; or ``imagenet``:
+        the encoder's weights as trained on ImageNet, from the hub of smp or timm.
 
     Raises
     ------
     InputError
-        The weights cannot be read, or none of them fits.
+        The weights cannot be read or fetched, or none of them fits.
     """
-    weights = _read_weights(path / WEIGHTS_FILE if path.is_dir() else path)
-    by_name = {name.removeprefix(_PADDING): tensor for name, tensor in weights.items()}
-    first = _first_convolution(network)
     state = network.state_dict()
+    if start == _IMAGENET:  # a path of that name is one
+        by_name = _imagenet_weights(network)
+    else:
+        path = Path(start)
+        weights = _read_weights(path / WEIGHTS_FILE if path.is_dir() else path)
+        by_name = {_bare(name): tensor for name, tensor in weights.items()}
+        if not by_name.keys() & {_bare(name) for name in state}:
+            by_name = _below_the_encoder(by_name, state)
+    first = _first_convolution(network)
     taken = 0
     for name, own in state.items():
-        found = by_name.get(name.removeprefix(_PADDING))
+        found = by_name.get(_bare(name))
         if found is None:
             continue
         if name == first and _differ_in_channels(own, found):
@@ -137,10 +158,63 @@ def start_from(network: nn.Module, path: Path) -> StartReport:
             taken += own.ndim > 0  # counters alone would be no start
     if not taken:
         raise InputError(
-            f"{path} holds no weights that fit the network: start from a model of the same "
+            f"{start} holds no weights that fit the network: start from a model of the same "
             "architecture."
         )
     return StartReport(taken, sum(tensor.ndim > 0 for tensor in state.values()))
+
+
+def is_from_a_hub(folder: Path) -> bool:
+    """Whether a folder was made by another program than this, as one of a hub."""
+    try:
+        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and not {"network", "preparation"} & content.keys()
+
+
+def _bare(name: str) -> str:
+    while name.startswith(_WRAPPER):
+        name = name.removeprefix(_WRAPPER)
+    return name
+
+
+def _imagenet_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Of every encoder in a network, under the names that they have there."""
+    weights = {}
+    for place, module in network.named_modules():
+        if build := getattr(module, IMAGENET_BUILDER, None):
+            for name, tensor in build().state_dict().items():
+                weights[_bare(f"{place}.{name}")] = tensor
+    if not weights:
+        raise InputError(
+            f"The network has no encoder that was trained on ImageNet: remove start: {_IMAGENET}, "
+            "or take a network with one, such as unet_resnet34."
+        )
+    return weights
+
+
+def _below_the_encoder(
+    weights: Mapping[str, torch.Tensor], state: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """The file of an encoder alone, under the names that its tensors have in a network.
+
+    timm's are one level lower there, and have some of their points changed to underscores.
+    """
+    known = {_pointed(_bare(name)): _bare(name) for name in state}
+    for prefix in (_ENCODER, f"{_ENCODER}model."):
+        renamed = {
+            known[_pointed(prefix + name)]: tensor
+            for name, tensor in weights.items()
+            if _pointed(prefix + name) in known
+        }
+        if renamed:
+            return renamed
+    return {}
+
+
+def _pointed(name: str) -> str:
+    return name.replace("_", ".")
 
 
 def _first_convolution(network: nn.Module) -> str | None:
@@ -158,11 +232,27 @@ def _differ_in_channels(own: torch.Tensor, found: torch.Tensor) -> bool:
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
+        if path.suffix.lower() in _PICKLED:
+            return _state(torch.load(path, map_location="cpu", weights_only=True))
         weights: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"The weights {path} cannot be read: {reason}.") from error
+    except _DAMAGED as error:
+        raise InputError(
+            f"The weights {path} cannot be read: the file is damaged, or holds something else."
+        ) from error
     return weights
+
+
+def _state(content: object) -> dict[str, torch.Tensor]:
+    """The tensors by name in what torch has saved, which may be one part of it."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ValueError("no state of a network")
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
 
 
 def save_model(network: nn.Module, config: ModelConfig, card: str, folder: Path) -> ModelConfig:

@@ -1,0 +1,421 @@
+"""What every network of the zoo promises, whatever it is made of.
+
+Each is tried in one or more small variants; a network that is registered without one fails
+the first test.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gitract.export import export_model
+from gitract.fine_tune import FineTuneSettings, fine_tune
+from gitract.losses import SegmentationLoss
+from gitract.model_config import ModelConfig, NetworkConfig, Preparation
+from gitract.model_store import ModelStore
+from gitract.models import create_model, load_network, save_model
+from gitract.models.cost import zoo_names
+from gitract.models.outputs import Outputs, as_outputs
+from gitract.models.registry import network_dimensions, network_facts
+from gitract.phantom import abdomen
+from gitract.predict import Segmenter
+from gitract.preparation import prepare_masks, prepare_scan
+from gitract.recipe import Loss, Recipe
+from gitract.scan import Scan, Segmentation
+from gitract.train import Machines, load_training_data, train
+
+CLASSES = 3
+NATIVE = ((234, 234), (266, 266), (276, 276), (310, 360))
+ODD = ((33, 47), (1, 50), (64, 31))
+ODD_3D = ((9, 33, 17), (17, 16, 31))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network small enough to be tried in seconds.
+
+    Parameters
+    ----------
+    network
+        Its name.
+    options
+        That make it small.
+    rate, steps
+        With which it overfits four slices.
+    enlarged
+        How many times larger those are: for networks that answer in coarse pixels.
+    size
+        Of the images that most tests take: small, with more than a pixel at the coarsest level.
+    native
+        Whether it is quick enough for slices of native size.
+    export
+        Whether it is written for other programs: the check takes two of the smallest sizes
+        that show that they are free, which is minutes for 3-D networks with coarse pixels.
+    torch_export
+        Whether it is written by torch.export, too, which is slow.
+    """
+
+    network: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rate: float = 5e-3
+    steps: int = 100
+    enlarged: int = 1
+    size: tuple[int, ...] | None = None
+    native: bool = True
+    export: bool = True
+    torch_export: bool = False
+
+    @property
+    def dimensions(self) -> int:
+        return network_dimensions(self.network, self.options)
+
+    @property
+    def channels(self) -> int:
+        return 3 if self.dimensions == 2 else 1
+
+    def images(self, *sizes: int, batch: int = 2, seed: int = 0) -> torch.Tensor:
+        """Random grey values."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(batch, self.channels, *sizes, generator=generator)
+
+    def batch(self, batch: int = 2) -> torch.Tensor:
+        """Images of the usual size."""
+        return self.images(*self.size or ((64, 64), (16, 16, 32))[self.dimensions - 2], batch=batch)
+
+
+ENCODER = {"encoder": "tu-test_resnet"}
+SWIN = {"width": 12, "depths": [1, 1, 1, 1], "window": 4}
+VARIANTS = {
+    "attention_unet": Variant("attention_unet", {"widths": [8, 8, 16, 16, 16]}),
+    "attention_unet 3-D": Variant("attention_unet", {"dimensions": 3, "widths": [8, 8, 8, 8, 8]}),
+    "bisenet": Variant("bisenet", {**ENCODER, "width": 16}, enlarged=3),
+    "ddanet": Variant("ddanet", {"widths": [16, 16, 32]}),
+    "deeplabv3": Variant("deeplabv3", {**ENCODER, "decoder_channels": 16}, enlarged=2),
+    "deeplabv3_plus": Variant("deeplabv3_plus", {**ENCODER, "decoder_channels": 16}, enlarged=2),
+    "dpt": Variant(
+        "dpt",
+        {"encoder": "tu-test_vit", "stage_channels": [16, 16, 16, 16], "decoder_channels": 16},
+    ),
+    "encoder_unet": Variant(
+        "encoder_unet", {**ENCODER, "decoder_channels": [16, 16, 16, 16, 16], "presence": True}
+    ),
+    "fct": Variant("fct", {"width": 8, "heads": 1}, native=False),
+    "fpn": Variant("fpn", {**ENCODER, "pyramid_channels": 32, "decoder_channels": 32}, enlarged=2),
+    "linknet": Variant("linknet", ENCODER),
+    "manet": Variant("manet", {**ENCODER, "decoder_channels": [16, 16, 16, 16, 16]}),
+    "pan": Variant("pan", {**ENCODER, "decoder_channels": 16}, enlarged=2),
+    "resunet_plus_plus": Variant("resunet_plus_plus", {"widths": [16, 16, 16, 16, 16]}),
+    "segformer": Variant(
+        "segformer", {"encoder": "tu-pvt_v2_b0", "decoder_channels": 16}, enlarged=2
+    ),
+    "segresnet": Variant("segresnet", {"width": 8, "blocks": [1, 1, 1], "deep_supervision": 1}),
+    "segresnet 2-D": Variant("segresnet", {"dimensions": 2, "width": 8, "blocks": [1, 1, 1]}),
+    "ssformer_s": Variant("ssformer_s", {"encoder": "tu-test_convnext", "width": 32}, enlarged=2),
+    "ssformer_l": Variant("ssformer_l", {"encoder": "tu-pvt_v2_b0", "width": 32}, enlarged=2),
+    "swin_unetr": Variant("swin_unetr", SWIN, size=(32, 32, 64), export=False),
+    "swin_unetr 2-D": Variant("swin_unetr", {"dimensions": 2, **SWIN}),
+    "unet": Variant("unet", {"width": 8, "depth": 3}, torch_export=True),
+    "unet_3plus": Variant("unet_3plus", {"width": 4}),
+    "unet_plus_plus": Variant("unet_plus_plus", {"width": 8, "depth": 3}),
+    "unet_plus_plus with an encoder": Variant("unet_plus_plus", ENCODER),
+    "upernet": Variant(
+        "upernet", {"encoder": "tu-test_convnext", "decoder_channels": 16}, enlarged=2
+    ),
+    "vnet": Variant("vnet", {"width": 4}),
+    "vnet 2-D": Variant("vnet", {"dimensions": 2, "width": 8}),
+}  # fmt: skip
+
+
+def such(wanted: Callable[[Variant], bool]) -> list[str]:
+    """Names of the variants that a test takes."""
+    return [name for name, variant in VARIANTS.items() if wanted(variant)]
+
+
+@pytest.fixture(params=list(VARIANTS))
+def variant(request: pytest.FixtureRequest) -> Variant:
+    return VARIANTS[request.param]
+
+
+@cache
+def _built(name: str) -> nn.Module:
+    variant = VARIANTS[name]
+    torch.manual_seed(0)
+    return create_model(
+        variant.network, in_channels=variant.channels, classes=CLASSES, **variant.options
+    )
+
+
+@pytest.fixture
+def network(variant: Variant) -> nn.Module:
+    """A network of one's own, in training mode."""
+    name = next(name for name, one in VARIANTS.items() if one is variant)
+    return copy.deepcopy(_built(name)).train()
+
+
+def some_masks(images: torch.Tensor) -> torch.Tensor:
+    """Organs of an image: what lies above a grey value in a smoothed copy of it."""
+    pooled = functional.interpolate(images.mean(1, keepdim=True), scale_factor=0.25)
+    smooth = functional.interpolate(pooled, size=images.shape[2:])
+    return torch.cat([(smooth > 0.4 + 0.1 * organ) for organ in range(CLASSES)], dim=1).float()
+
+
+def loss_of(network: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """With the same dropout each time."""
+    torch.manual_seed(0)
+    known = torch.ones(len(images), CLASSES)
+    return SegmentationLoss()(network(images), masks, known, images)
+
+
+def test_no_network_of_the_zoo_lacks_a_small_variant() -> None:
+    assert {variant.network for variant in VARIANTS.values()} == set(zoo_names())
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_facts_of_a_network_are_told(name: str) -> None:
+    facts = network_facts(name)
+    assert facts is not None
+    assert all((facts.title, facts.paper, facts.licence))
+    assert 2015 <= facts.year <= 2026
+    assert ":" in facts.paper or "doi" in facts.paper, "where the paper is found"
+
+
+# --- sizes and answers ----------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_any_slice_size_comes_back(variant: Variant, network: nn.Module) -> None:
+    network.eval()
+    sizes = ODD if variant.dimensions == 2 else ODD_3D
+    for size in sizes:
+        answer = network(variant.images(*size, batch=1))
+        assert isinstance(answer, torch.Tensor)
+        assert answer.shape == (1, CLASSES, *size)
+        assert answer.isfinite().all()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "variant", such(lambda one: one.dimensions == 2 and one.native), indirect=True
+)
+def test_native_sizes_come_back(variant: Variant, network: nn.Module) -> None:
+    network.eval()
+    for size in NATIVE:
+        assert network(variant.images(*size, batch=1)).shape == (1, CLASSES, *size)
+
+
+@torch.inference_mode()
+def test_one_and_five_channels_and_one_organ_are_taken(variant: Variant) -> None:
+    for channels in (1, 5):
+        network = create_model(variant.network, in_channels=channels, classes=1, **variant.options)
+        images = variant.batch(batch=1)[:, :1].repeat_interleave(channels, 1)
+        assert network.eval()(images).shape == (1, 1, *images.shape[2:])
+
+
+def test_answers_in_training_have_the_documented_shapes(
+    variant: Variant, network: nn.Module
+) -> None:
+    images = variant.images(*((50, 70) if variant.dimensions == 2 else (17, 30, 33)))
+    answer = as_outputs(network(images))
+    assert isinstance(answer, Outputs)
+    assert answer.logits.shape == (2, CLASSES, *images.shape[2:])
+    for maps in answer.deep:
+        assert maps.shape[:2] == (2, CLASSES)
+        assert len(maps.shape) == images.ndim
+        assert all(a <= b for a, b in zip(maps.shape[2:], images.shape[2:], strict=True))
+    assert answer.presence is None or answer.presence.shape == (2, CLASSES)
+    grey = answer.reconstruction
+    assert grey is None or grey.shape == (2, 1, *images.shape[2:])
+
+
+def test_a_gradient_reaches_every_parameter(variant: Variant, network: nn.Module) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():  # what begins as zeros would hide for a step what it is multiplied with
+        for one in network.parameters():
+            if not one.any():
+                one.normal_(std=0.1)
+    images = variant.batch()
+    loss = loss_of(network, images, some_masks(images))
+    assert loss.isfinite()
+    loss.backward()
+    dead = [
+        name
+        for name, one in network.named_parameters()
+        if one.grad is None or not one.grad.abs().max() > 0
+    ]
+    assert not dead
+    assert all(one.grad.isfinite().all() for one in network.parameters() if one.grad is not None)
+
+
+def test_a_batch_of_one_can_be_trained_on(variant: Variant, network: nn.Module) -> None:
+    images = variant.batch(batch=1)
+    loss = loss_of(network, images, some_masks(images))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in network.parameters())
+
+
+@torch.inference_mode()
+def test_dropout_is_silent_in_evaluation(variant: Variant, network: nn.Module) -> None:
+    network.eval()
+    images = variant.batch(batch=1)
+    torch.manual_seed(1)
+    first = network(images)
+    torch.manual_seed(2)
+    assert torch.equal(network(images), first)
+
+
+@torch.inference_mode()
+def test_a_sample_is_answered_alike_whatever_else_is_in_the_batch(
+    variant: Variant, network: nn.Module
+) -> None:
+    network.eval()
+    images = variant.batch()
+    torch.testing.assert_close(network(images)[:1], network(images[:1]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_finite(
+    variant: Variant, network: nn.Module, kind: torch.dtype
+) -> None:
+    images = variant.batch()
+    with torch.autocast("cpu", kind):
+        answer = as_outputs(network(images))
+        answer.mapped(lambda part: _finite(part))
+        loss = loss_of(network, images, some_masks(images))
+        with torch.inference_mode():
+            _finite(network.eval()(images))
+    assert loss.isfinite()
+
+
+def _finite(tensor: torch.Tensor) -> torch.Tensor:
+    assert tensor.isfinite().all()
+    return tensor
+
+
+# --- learning -------------------------------------------------------------------------------
+
+
+def test_one_step_lowers_the_loss_of_its_batch(variant: Variant, network: nn.Module) -> None:
+    images = variant.batch()
+    masks = some_masks(images)
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    before = loss_of(network, images, masks)
+    before.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimiser.step()
+    with torch.no_grad():
+        assert loss_of(network, images, masks) < before
+
+
+@cache
+def phantom_slices(dimensions: int, enlarged: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four slices that show each organ twice or more, or a small stack."""
+    shape = (16, 32, 32) if dimensions == 3 else (12, 32 * enlarged, 32 * enlarged)
+    pixel_mm = 384 / shape[1]
+    scan, truth = abdomen(shape, spacing=(5.0, pixel_mm, pixel_mm), seed=3)
+    prepared = prepare_scan(scan.voxels, scan.spacing, Preparation(pixel_mm=pixel_mm))
+    masks = prepare_masks(truth.masks, prepared).float()
+    if dimensions == 3:
+        return prepared.slices[None, None], masks[None]
+    chosen = [3, 4, 7, 9]
+    images = torch.stack([prepared.slices[[i - 1, i, i + 1]] for i in chosen])
+    return images, masks[:, chosen].swapaxes(0, 1)
+
+
+def test_it_overfits_four_slices(variant: Variant, network: nn.Module) -> None:
+    images, masks = phantom_slices(variant.dimensions, variant.enlarged)
+    optimiser = torch.optim.Adam(network.parameters(), lr=variant.rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, variant.rate, variant.steps)
+    loss = SegmentationLoss((Loss(kind="bce"), Loss(kind="dice", weight=3.0)))
+    torch.manual_seed(0)
+    for _ in range(variant.steps):
+        optimiser.zero_grad()
+        loss(network(images), masks, torch.ones(len(images), CLASSES), images).backward()
+        optimiser.step()
+        schedule.step()
+    with torch.inference_mode():
+        found = (network.eval()(images) > 0).float()
+    dice = 2 * (found * masks).sum() / (found.sum() + masks.sum())
+    assert dice > 0.95
+
+
+# --- to disk and to other programs ------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(variant: Variant, network: nn.Module, tmp_path: Path) -> Path:
+    """The network as a model folder, its statistics moved from where they begin."""
+    with torch.no_grad():
+        network(variant.batch())
+    patch = (16, 32, 32) if variant.dimensions == 3 else None
+    config = ModelConfig(
+        id="zoo", title="Zoo", preparation=Preparation(patch=patch),
+        network=NetworkConfig(name=variant.network, options=dict(variant.options)),
+    )  # fmt: skip
+    save_model(network, config, "# Zoo\n", tmp_path / "model")
+    return tmp_path / "model"
+
+
+@torch.inference_mode()
+def test_a_saved_network_answers_the_same(
+    variant: Variant, network: nn.Module, folder: Path
+) -> None:
+    images = variant.batch()
+    again, _ = load_network(folder)
+    assert torch.equal(again(images), network.eval()(images))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+@pytest.mark.parametrize("variant", such(lambda one: one.export), indirect=True)
+def test_a_written_network_answers_the_same(folder: Path, tmp_path: Path, suffix: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        written = export_model(folder, tmp_path / f"network{suffix}")  # compares to 1e-4
+    assert written.stat().st_size
+
+
+@pytest.mark.parametrize("variant", such(lambda one: one.torch_export), indirect=True)
+def test_a_network_written_by_torch_export_answers_the_same(folder: Path, tmp_path: Path) -> None:
+    assert export_model(folder, tmp_path / "network.pt2").stat().st_size
+
+
+# --- through the whole program ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["unet_3plus", "ddanet"])
+def test_a_network_with_auxiliary_answers_is_trained_used_and_fine_tuned(
+    name: str,
+    recipe: Recipe,
+    phantom_data: Path,
+    phantom: tuple[Scan, Segmentation],
+    store: ModelStore,
+    tmp_path: Path,
+) -> None:
+    variant = VARIANTS[name]
+    optimisation = recipe.optimisation.model_copy(update={"steps": 4, "steps_per_epoch": 4})
+    network = NetworkConfig(name=variant.network, options=dict(variant.options))
+    recipe = recipe.model_copy(update={"network": network, "optimisation": optimisation})
+    data = load_training_data(recipe, phantom_data, cache=tmp_path / "cache")
+    trained = train(
+        recipe, data, output=tmp_path / "run", hold_out=["case3"], machines=Machines("cpu")
+    )
+    assert trained.evaluation is not None
+    scan, truth = phantom
+    assert Segmenter(trained.model, device="cpu").segment(scan).shape == scan.shape
+    settings = FineTuneSettings(steps=2, evaluate_every=1, parts=2)
+    candidate = fine_tune(
+        scan, truth, [3, 5, 8], model=trained.model, device="cpu", settings=settings, store=store
+    )
+    assert len(candidate.card.rows) == CLASSES
+    kept = candidate.keep(name="tuned")
+    found = Segmenter(kept.id, device="cpu", store=store).segment(scan)
+    assert found.shape == scan.shape
