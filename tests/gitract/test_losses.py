@@ -154,3 +154,9 @@ def test_coarser_maps_weigh_half_as_much() -> None:
     ]
     whole = loss(Outputs(nothing, tuple(maps)), masks, known).item()
     assert whole == pytest.approx(main + 0.8 * parts[0] + 0.4 * parts[1], rel=1e-5)
+
+
+def test_half_precision_has_room_for_large_slices() -> None:
+    logits = torch.full((2, 3, 128, 128), -3.0, dtype=torch.float16)
+    loss = bce_and_dice(logits, torch.zeros(2, 3, 128, 128), torch.ones(2, 3))
+    assert torch.isfinite(loss)

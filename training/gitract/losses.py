@@ -35,6 +35,11 @@ def _tversky(alpha: float, beta: float) -> _Term:
     return term
 
 
+def _nothing(logits: torch.Tensor) -> torch.Tensor:
+    """Zero that has a gradient; a sum in half precision might not be finite."""
+    return logits.float().sum() * 0.0
+
+
 def _from_smp(name: str, **options: object) -> _Term:
     ensure_torchvision()
     from segmentation_models_pytorch import losses
@@ -134,7 +139,7 @@ class SegmentationLoss(nn.Module):
     def _by_organ(
         self, logits: torch.Tensor, masks: torch.Tensor, known: torch.Tensor
     ) -> torch.Tensor:
-        total = logits.sum() * 0.0
+        total = _nothing(logits)
         for weight, term in self._terms:
             total = total + weight * self._mean(logits, masks, known, term)
         return total
@@ -150,4 +155,4 @@ class SegmentationLoss(nn.Module):
             for organ in range(known.shape[1])
             if rows[:, organ].any()
         ]
-        return torch.stack(values).mean() if values else logits.sum() * 0.0
+        return torch.stack(values).mean() if values else _nothing(logits)
