@@ -50,7 +50,7 @@ class Variant:
     options
         That make it small.
     rate, steps
-        With which it overfits four slices.
+        With which it overfits four slices; no steps where those would take half a minute.
     enlarged
         How many times larger those are: for networks that answer in coarse pixels.
     size
@@ -66,8 +66,8 @@ class Variant:
 
     network: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    rate: float = 5e-3
-    steps: int = 100
+    rate: float = 1e-2
+    steps: int = 60
     enlarged: int = 1
     size: tuple[int, ...] | None = None
     native: bool = True
@@ -82,6 +82,12 @@ class Variant:
     def channels(self) -> int:
         return 3 if self.dimensions == 2 else 1
 
+    def built(self, channels: int | None = None, classes: int = CLASSES) -> nn.Module:
+        """A new one, in training mode."""
+        return create_model(
+            self.network, in_channels=channels or self.channels, classes=classes, **self.options
+        )
+
     def images(self, *sizes: int, batch: int = 2, seed: int = 0) -> torch.Tensor:
         """Random grey values."""
         generator = torch.Generator().manual_seed(seed)
@@ -93,44 +99,62 @@ class Variant:
 
 
 ENCODER = {"encoder": "tu-test_resnet"}
+CONVNEXT = {"encoder": "tu-test_convnext"}
 SWIN = {"width": 12, "depths": [1, 1, 1, 1], "window": 4}
 VARIANTS = {
     "attention_unet": Variant("attention_unet", {"widths": [8, 8, 16, 16, 16]}),
-    "attention_unet 3-D": Variant("attention_unet", {"dimensions": 3, "widths": [8, 8, 8, 8, 8]}),
-    "bisenet": Variant("bisenet", {**ENCODER, "width": 16}, enlarged=3),
+    "attention_unet 3-D": Variant(
+        "attention_unet", {"dimensions": 3, "widths": [4, 8, 8, 8, 8]}, steps=75
+    ),
+    "bisenet": Variant("bisenet", {**ENCODER, "width": 16}, steps=90, enlarged=4),
     "ddanet": Variant("ddanet", {"widths": [16, 16, 32]}),
-    "deeplabv3": Variant("deeplabv3", {**ENCODER, "decoder_channels": 16}, enlarged=2),
-    "deeplabv3_plus": Variant("deeplabv3_plus", {**ENCODER, "decoder_channels": 16}, enlarged=2),
+    "deeplabv3": Variant(
+        "deeplabv3", {**ENCODER, "decoder_channels": 64}, rate=2e-2, steps=100, enlarged=3
+    ),
+    "deeplabv3_plus": Variant(
+        "deeplabv3_plus", {**ENCODER, "decoder_channels": 16}, steps=90, enlarged=3
+    ),
     "dpt": Variant(
         "dpt",
         {"encoder": "tu-test_vit", "stage_channels": [16, 16, 16, 16], "decoder_channels": 16},
+        steps=90, enlarged=2,
     ),
     "encoder_unet": Variant(
         "encoder_unet", {**ENCODER, "decoder_channels": [16, 16, 16, 16, 16], "presence": True}
     ),
-    "fct": Variant("fct", {"width": 8, "heads": 1}, native=False),
-    "fpn": Variant("fpn", {**ENCODER, "pyramid_channels": 32, "decoder_channels": 32}, enlarged=2),
-    "linknet": Variant("linknet", ENCODER),
+    "fct": Variant("fct", {"width": 8, "heads": 1}, rate=4e-3, steps=110, native=False),
+    "fpn": Variant(
+        "fpn", {**ENCODER, "pyramid_channels": 32, "decoder_channels": 32}, steps=100, enlarged=3
+    ),
+    "linknet": Variant("linknet", ENCODER, rate=2e-2, steps=80),
     "manet": Variant("manet", {**ENCODER, "decoder_channels": [16, 16, 16, 16, 16]}),
-    "pan": Variant("pan", {**ENCODER, "decoder_channels": 16}, enlarged=2),
-    "resunet_plus_plus": Variant("resunet_plus_plus", {"widths": [16, 16, 16, 16, 16]}),
+    "pan": Variant("pan", {**ENCODER, "decoder_channels": 32}, steps=100, enlarged=3),
+    "resunet_plus_plus": Variant(
+        "resunet_plus_plus", {"widths": [16, 16, 16, 16, 16]}, rate=5e-3, steps=80
+    ),
     "segformer": Variant(
-        "segformer", {"encoder": "tu-pvt_v2_b0", "decoder_channels": 16}, enlarged=2
+        "segformer", {**CONVNEXT, "decoder_channels": 16}, steps=100, enlarged=3
     ),
-    "segresnet": Variant("segresnet", {"width": 8, "blocks": [1, 1, 1], "deep_supervision": 1}),
-    "segresnet 2-D": Variant("segresnet", {"dimensions": 2, "width": 8, "blocks": [1, 1, 1]}),
-    "ssformer_s": Variant("ssformer_s", {"encoder": "tu-test_convnext", "width": 32}, enlarged=2),
-    "ssformer_l": Variant("ssformer_l", {"encoder": "tu-pvt_v2_b0", "width": 32}, enlarged=2),
-    "swin_unetr": Variant("swin_unetr", SWIN, size=(32, 32, 64), export=False),
-    "swin_unetr 2-D": Variant("swin_unetr", {"dimensions": 2, **SWIN}),
-    "unet": Variant("unet", {"width": 8, "depth": 3}, torch_export=True),
+    "segresnet": Variant(
+        "segresnet", {"width": 8, "blocks": [1, 1, 1], "deep_supervision": 1}, rate=5e-3, steps=70
+    ),
+    "segresnet 2-D": Variant(
+        "segresnet", {"dimensions": 2, "width": 16, "blocks": [1, 1, 1]}, steps=100
+    ),
+    "ssformer_l": Variant(
+        "ssformer_l", {"encoder": "tu-pvt_v2_b0", "width": 32}, rate=5e-3, steps=70, enlarged=3
+    ),
+    "ssformer_s": Variant("ssformer_s", {**CONVNEXT, "width": 32}, steps=90, enlarged=3),
+    "swin_unetr": Variant("swin_unetr", SWIN, size=(32, 32, 64), steps=0, export=False),
+    "swin_unetr 2-D": Variant(
+        "swin_unetr", {"dimensions": 2, **SWIN}, rate=4e-3, steps=90, enlarged=2
+    ),
+    "unet": Variant("unet", {"width": 8, "depth": 3}, rate=2e-2, steps=90, torch_export=True),
     "unet_3plus": Variant("unet_3plus", {"width": 4}),
-    "unet_plus_plus": Variant("unet_plus_plus", {"width": 8, "depth": 3}),
+    "unet_plus_plus": Variant("unet_plus_plus", {"width": 16, "depth": 2}, rate=5e-3, steps=130),
     "unet_plus_plus with an encoder": Variant("unet_plus_plus", ENCODER),
-    "upernet": Variant(
-        "upernet", {"encoder": "tu-test_convnext", "decoder_channels": 16}, enlarged=2
-    ),
-    "vnet": Variant("vnet", {"width": 4}),
+    "upernet": Variant("upernet", {**CONVNEXT, "decoder_channels": 32}, steps=90, enlarged=3),
+    "vnet": Variant("vnet", {"width": 4}, rate=2e-2),
     "vnet 2-D": Variant("vnet", {"dimensions": 2, "width": 8}),
 }  # fmt: skip
 
@@ -146,19 +170,16 @@ def variant(request: pytest.FixtureRequest) -> Variant:
 
 
 @cache
-def _built(name: str) -> nn.Module:
-    variant = VARIANTS[name]
+def built_once(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return create_model(
-        variant.network, in_channels=variant.channels, classes=CLASSES, **variant.options
-    )
+    return VARIANTS[name].built()
 
 
 @pytest.fixture
 def network(variant: Variant) -> nn.Module:
     """A network of one's own, in training mode."""
     name = next(name for name, one in VARIANTS.items() if one is variant)
-    return copy.deepcopy(_built(name)).train()
+    return copy.deepcopy(built_once(name))
 
 
 def some_masks(images: torch.Tensor) -> torch.Tensor:
@@ -215,7 +236,7 @@ def test_native_sizes_come_back(variant: Variant, network: nn.Module) -> None:
 @torch.inference_mode()
 def test_one_and_five_channels_and_one_organ_are_taken(variant: Variant) -> None:
     for channels in (1, 5):
-        network = create_model(variant.network, in_channels=channels, classes=1, **variant.options)
+        network = variant.built(channels, classes=1)
         images = variant.batch(batch=1)[:, :1].repeat_interleave(channels, 1)
         assert network.eval()(images).shape == (1, 1, *images.shape[2:])
 
@@ -236,23 +257,30 @@ def test_answers_in_training_have_the_documented_shapes(
     assert grey is None or grey.shape == (2, 1, *images.shape[2:])
 
 
-def test_a_gradient_reaches_every_parameter(variant: Variant, network: nn.Module) -> None:
-    torch.manual_seed(0)
-    with torch.no_grad():  # what begins as zeros would hide for a step what it is multiplied with
-        for one in network.parameters():
-            if not one.any():
-                one.normal_(std=0.1)
+def test_a_gradient_reaches_every_parameter(variant: Variant) -> None:
     images = variant.batch()
-    loss = loss_of(network, images, some_masks(images))
-    assert loss.isfinite()
-    loss.backward()
-    dead = [
-        name
-        for name, one in network.named_parameters()
-        if one.grad is None or not one.grad.abs().max() > 0
-    ]
+    dead: set[str] | None = None
+    for seed in range(3):  # a narrow layer may be off altogether, but not by all weights
+        torch.manual_seed(seed)
+        network = variant.built()
+        with torch.no_grad():  # what begins as zeros hides for a step what it is multiplied with
+            for one in network.parameters():
+                if not one.any():
+                    one.normal_(std=0.1)
+        loss = loss_of(network, images, some_masks(images))
+        assert loss.isfinite()
+        loss.backward()
+        still = {name for name, one in network.named_parameters() if not reached(one)}
+        dead = still if dead is None else dead & still
+        if not dead:
+            break
     assert not dead
-    assert all(one.grad.isfinite().all() for one in network.parameters() if one.grad is not None)
+
+
+def reached(parameter: nn.Parameter) -> bool:
+    gradient = parameter.grad
+    assert gradient is None or gradient.isfinite().all()
+    return gradient is not None and bool(gradient.any())
 
 
 def test_a_batch_of_one_can_be_trained_on(variant: Variant, network: nn.Module) -> None:
@@ -286,11 +314,11 @@ def test_a_sample_is_answered_alike_whatever_else_is_in_the_batch(
 def test_half_precision_stays_finite(
     variant: Variant, network: nn.Module, kind: torch.dtype
 ) -> None:
-    images = variant.batch()
+    images = variant.batch(batch=1)
+    masks, known = some_masks(images), torch.ones(1, CLASSES)
     with torch.autocast("cpu", kind):
         answer = as_outputs(network(images))
-        answer.mapped(lambda part: _finite(part))
-        loss = loss_of(network, images, some_masks(images))
+        loss = SegmentationLoss()(answer.mapped(_finite), masks, known, images)
         with torch.inference_mode():
             _finite(network.eval()(images))
     assert loss.isfinite()
@@ -319,7 +347,7 @@ def test_one_step_lowers_the_loss_of_its_batch(variant: Variant, network: nn.Mod
 @cache
 def phantom_slices(dimensions: int, enlarged: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Four slices that show each organ twice or more, or a small stack."""
-    shape = (16, 32, 32) if dimensions == 3 else (12, 32 * enlarged, 32 * enlarged)
+    shape = (16, 24, 24) if dimensions == 3 else (12, 32 * enlarged, 32 * enlarged)
     pixel_mm = 384 / shape[1]
     scan, truth = abdomen(shape, spacing=(5.0, pixel_mm, pixel_mm), seed=3)
     prepared = prepare_scan(scan.voxels, scan.spacing, Preparation(pixel_mm=pixel_mm))
@@ -331,7 +359,11 @@ def phantom_slices(dimensions: int, enlarged: int) -> tuple[torch.Tensor, torch.
     return images, masks[:, chosen].swapaxes(0, 1)
 
 
+@pytest.mark.parametrize("variant", such(lambda one: one.steps > 0), indirect=True)
 def test_it_overfits_four_slices(variant: Variant, network: nn.Module) -> None:
+    for module in network.modules():  # dropout is there to hinder it
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
     images, masks = phantom_slices(variant.dimensions, variant.enlarged)
     optimiser = torch.optim.Adam(network.parameters(), lr=variant.rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, variant.rate, variant.steps)
