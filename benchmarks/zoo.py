@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -175,12 +176,13 @@ def judged(name: str, budget: Budget, data_folder: Path, work: Path) -> Outcome:
         if "loss" in progress.values:
             moments.append(time.perf_counter())
 
-    if not (output / "model").exists():
-        train(
-            recipe, without(data, budget.held_out), output=output, machines=machines, report=report
-        )
-        (output / "moments.json").write_text(json.dumps(moments), encoding="utf-8")
-    moments = json.loads((output / "moments.json").read_text(encoding="utf-8"))
+    finished = output / "moments.json"
+    if not finished.exists():
+        shutil.rmtree(output, ignore_errors=True)  # of a run that was interrupted
+        others = without(data, budget.held_out)
+        train(recipe, others, output=output, machines=machines, report=report)
+        finished.write_text(json.dumps(moments), encoding="utf-8")
+    moments = json.loads(finished.read_text(encoding="utf-8"))
     segmenter = Segmenter(output / "model", device=budget.device)
     tested = held_out_stacks(data, budget.held_out)
     evaluation = evaluate_scans(segmenter, tested)
@@ -501,6 +503,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     chosen = options.only.split(",") if options.only else list(networks())
+    if unknown := [name for name in chosen if name not in networks()]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(networks())}")
     if options.measure or options.count:
         names = [name for name in chosen if name not in ALSO]
         record_costs(names, choose_device(options.device) if options.measure else None)

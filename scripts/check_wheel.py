@@ -21,6 +21,7 @@ NEEDED = (
     "gitract/default_model/model.safetensors",
     "gitract/default_model/README.md",
     "gitract/configs/unet-light.yaml",
+    "gitract/models/measured.json",
     "gitract/report/report.css",
 )
 
