@@ -10,11 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from gitract.evaluation import Evaluation
-
-__all__ = ["finish", "median_seconds", "stack_dice"]
+__all__ = ["finish", "median_seconds"]
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -68,16 +64,3 @@ def finish(
         kept = [text for text in sections if not text.startswith(f"{title}\n")]
         parts = [head.rstrip(), *(f"## {text.rstrip()}" for text in kept), section.rstrip()]
         RESULTS.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def stack_dice(evaluation: Evaluation) -> dict[str, float]:
-    """Mean Dice by organ over patients with whole stacks; single slices are too few."""
-    stacks = [score for score in evaluation.scores if score.slices > 1 and score.dice is not None]
-    by_organ: dict[str, dict[str, list[float]]] = {}
-    for score in stacks:
-        patients = by_organ.setdefault(score.organ, {})
-        patients.setdefault(score.patient, []).append(score.dice or 0.0)
-    return {
-        organ: float(np.mean([np.mean(values) for values in patients.values()]))
-        for organ, patients in by_organ.items()
-    }

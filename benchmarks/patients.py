@@ -12,40 +12,17 @@ A training that is done is not repeated.
 
 import argparse
 import random
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from _bench import finish, stack_dice
+from _bench import finish
+from _folds import ORGANS, chosen_folds, of_patients, scored, stack_dice
 from gitract.cross_validation import read_split
-from gitract.engine import last_checkpoint
 from gitract.evaluation import Evaluation
-from gitract.recipe import Recipe, read_recipe, recipe_file
-from gitract.train import EVALUATION_FILE, Machines, TrainingData, load_training_data, train
-
-
-def trained(
-    recipe: Recipe,
-    data: TrainingData,
-    learners: list[str],
-    held_out: tuple[str, ...],
-    output: Path,
-) -> Evaluation:
-    """Scores on `held_out` of a network that saw `learners` alone."""
-    if not (output / "model").exists():
-        seen = {*learners, *held_out}
-        part = replace(
-            data,
-            scans=tuple(scan for scan in data.scans if scan.patient in seen),
-            stacks=tuple(stack for stack in data.stacks if stack.patient in seen),
-        )
-        resume = last_checkpoint(output).exists()
-        machines = Machines("cpu")
-        train(
-            recipe, part, output=output, hold_out=held_out, machines=machines, resume=resume
-        )  # fmt: skip
-    return Evaluation.read(output / EVALUATION_FILE)
+from gitract.recipe import read_recipe, recipe_file
+from gitract.train import load_training_data
 
 
 def main() -> None:
@@ -69,9 +46,7 @@ def main() -> None:
     data = load_training_data(recipe, options.data, cache=options.work / "cache")
     complete = sorted({stack.patient for stack in data.stacks if all(stack.known)})
     folds = read_split(options.split).folds
-    chosen = (
-        [int(n) for n in options.folds.split(",")] if options.folds else range(1, len(folds) + 1)
-    )
+    chosen = chosen_folds(options.folds, len(folds))
 
     rows = []
     for count in options.counts.split(","):
@@ -84,9 +59,10 @@ def main() -> None:
             learners = others if count == "all" else others[: int(count)]
             numbers.append(len(learners))
             output = options.work / f"fold-{number}-of-{count}"
-            found.append(trained(recipe, data, learners, held_out, output))
+            part = partial(of_patients, data, {*learners, *held_out})
+            found.append(scored(recipe, part, held_out, output))
         means = stack_dice(Evaluation.merged(found))
-        cells = [f"{means[organ]:.3f}" for organ in ("stomach", "large_bowel", "small_bowel")]
+        cells = [f"{means[organ]:.3f}" for organ in ORGANS]
         average = f"{np.mean(list(means.values())):.3f}"
         rows.append([f"{np.mean(numbers):g}", *cells, average])
         print(rows[-1], flush=True)

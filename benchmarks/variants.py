@@ -13,20 +13,19 @@ What is done is kept in the work folder: an interrupted run goes on where it was
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from _bench import finish, stack_dice
+from _bench import finish
+from _folds import ORGANS, chosen_folds, scored, stack_dice
 from gitract.cross_validation import read_split
-from gitract.engine import last_checkpoint
 from gitract.evaluation import Evaluation
 from gitract.recipe import Recipe, read_recipe, recipe_file
-from gitract.train import EVALUATION_FILE, Machines, load_training_data, train
-
-ORGANS = ("stomach", "large_bowel", "small_bowel")
+from gitract.train import load_training_data
 
 
 def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,19 +50,6 @@ def filled(value: Any, fold: int) -> Any:
     return [filled(one, fold) for one in value] if isinstance(value, list) else value
 
 
-def scored(
-    recipe: Recipe, options: argparse.Namespace, held_out: tuple[str, ...], output: Path
-) -> Evaluation:
-    """Scores of a network on the patients held out, trained unless it is done."""
-    if not (output / "model").exists():
-        data = load_training_data(recipe, options.data, cache=options.work / "cache")
-        resume = last_checkpoint(output).exists()
-        train(
-            recipe, data, output=output, hold_out=held_out, machines=Machines("cpu"), resume=resume
-        )  # fmt: skip
-    return Evaluation.read(output / EVALUATION_FILE)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="gi-tract-small")
@@ -81,7 +67,8 @@ def main() -> None:
     recipe = read_recipe(recipe_file(options.config))
     variants = yaml.safe_load(options.variants.read_text(encoding="utf-8"))
     folds = read_split(options.split).folds
-    chosen = [int(n) for n in options.folds.split(",")] if options.folds else [*range(1, 5)]
+    chosen = chosen_folds(options.folds, len(folds))
+    cache = options.work / "cache"
     rows = []
     for name in options.only.split(",") if options.only else variants:
         found = []
@@ -91,7 +78,8 @@ def main() -> None:
             settings = changed(settings, filled(variants[name] or {}, fold))
             varied = Recipe.model_validate(settings)
             output = options.work / name / f"fold-{fold}"
-            found.append(scored(varied, options, folds[fold - 1], output))
+            data = partial(load_training_data, varied, options.data, cache=cache)
+            found.append(scored(varied, data, folds[fold - 1], output))
             print(name, folds[fold - 1][0], stack_dice(found[-1]), flush=True)
         means = stack_dice(Evaluation.merged(found))
         patients = [np.mean(list(stack_dice(one).values())) for one in found]

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 
 from _bench import finish
+from _folds import ORGANS, WHOLE_STACK, of_patients
 from gitract.devices import choose_device
 from gitract.evaluate import Evaluation, evaluate_scans
 from gitract.fine_tune import FineTuneSettings, fine_tune
@@ -44,6 +45,7 @@ from gitract.models.cost import (
     MEASURED_FILE,
     Measured,
     counted,
+    milliseconds_told,
     network_cost,
     timed,
     zoo_names,
@@ -56,7 +58,6 @@ from gitract.progress import Progress
 from gitract.recipe import Recipe, read_recipe, recipe_file
 from gitract.train import Machines, TrainingData, load_training_data, train
 
-ORGANS = ("stomach", "large_bowel", "small_bowel")
 ALSO = {"vnet 2-D": NetworkConfig(name="vnet", options={"dimensions": 2})}
 STACK = (144, 266, 266)  # a scan of the usual size
 FINE_TUNED_SLICES = 8
@@ -146,20 +147,10 @@ def derived(network: NetworkConfig, budget: Budget) -> Recipe:
     })  # fmt: skip
 
 
-def without(data: TrainingData, patients: Iterable[str]) -> TrainingData:
-    """The data of all other patients."""
-    held_out = set(patients)
-    return replace(
-        data,
-        scans=tuple(scan for scan in data.scans if scan.patient not in held_out),
-        stacks=tuple(stack for stack in data.stacks if stack.patient not in held_out),
-    )
-
-
 def held_out_stacks(data: TrainingData, patients: Iterable[str]) -> list[LabelledScan]:
-    """Scans with more than one slice of some patients."""
+    """Whole stacks of some patients."""
     wanted = set(patients)
-    stacks = {stack.name for stack in data.stacks if len(stack.slices) > 1}
+    stacks = {stack.name for stack in data.stacks if len(stack.slices) >= WHOLE_STACK}
     return [scan for scan in data.scans if scan.patient in wanted and scan.name in stacks]
 
 
@@ -179,8 +170,8 @@ def judged(name: str, budget: Budget, data_folder: Path, work: Path) -> Outcome:
     finished = output / "moments.json"
     if not finished.exists():
         shutil.rmtree(output, ignore_errors=True)  # of a run that was interrupted
-        others = without(data, budget.held_out)
-        train(recipe, others, output=output, machines=machines, report=report)
+        others = {stack.patient for stack in data.stacks} - {*budget.held_out}
+        train(recipe, of_patients(data, others), output=output, machines=machines, report=report)
         finished.write_text(json.dumps(moments), encoding="utf-8")
     moments = json.loads(finished.read_text(encoding="utf-8"))
     segmenter = Segmenter(output / "model", device=budget.device)
@@ -334,7 +325,7 @@ def generated(outcomes: Sequence[Outcome], told: str) -> str:
     listed = [
         [f"`{one.name}`", one.facts.title, str(one.facts.year), one.facts.paper,
          ", ".join(f"{axes}-D" for axes in one.dimensions), f"{one.cost.parameters / 1e6:.2f}",
-         f"{one.cost.gmacs:.1f}", milliseconds(one.cpu_ms), milliseconds(one.gpu_ms),
+         f"{one.cost.gmacs:.1f}", milliseconds_told(one.cpu_ms), milliseconds_told(one.gpu_ms),
          one.facts.licence]
         for one in zoo_rows(measured)
     ]  # fmt: skip
@@ -368,10 +359,6 @@ def generated(outcomes: Sequence[Outcome], told: str) -> str:
         ),
         markdown(["network", "mean Dice here", "published"], headlines),
     ])  # fmt: skip
-
-
-def milliseconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def write_docs(outcomes: Sequence[Outcome], told: str) -> None:

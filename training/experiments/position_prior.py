@@ -18,6 +18,7 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from gitract.cross_validation import read_split
+from gitract.io.rle import decode_rle
 from gitract.labelled import find_labelled
 from gitract.metrics import dice
 from gitract.models import load_network
@@ -50,17 +51,13 @@ def priors(table: Path) -> dict[str, np.ndarray]:
                 continue
             case, day, _, number = row["id"].split("_")
             height, width = int(row["height"]), int(row["width"])
-            mask = np.zeros(height * width, bool)
-            numbers = np.array(row["segmentation"].split(), int)
-            for start, length in zip(numbers[::2], numbers[1::2], strict=True):
-                mask[start - 1 : start - 1 + length] = True
             count = SLICES.get((height, width), 144)
             first = (int(number) - (count + 1) / 2) * SLICE_MM
             mm = float(row["spacing"])
             axes = places((1, height, width), (SLICE_MM, mm, mm), first)
             near = [np.clip(np.round(axis).astype(int), 0, side - 1) for axis in axes]
             volume = days.setdefault(f"{case}_{day}", np.zeros((3, side, side, side), np.float32))
-            inside = np.nonzero(mask.reshape(height, width))
+            inside = np.nonzero(decode_rle(row["segmentation"], (height, width)))
             organ = volume[ORGANS.index(row["class"])]
             organ[near[0][0], near[1][inside[0]], near[2][inside[1]]] = 1.0
     by_patient = defaultdict(list)

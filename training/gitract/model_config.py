@@ -15,6 +15,7 @@ from gitract.strict import StrictModel
 __all__ = [
     "CARD_FILE",
     "CONFIG_FILE",
+    "IMAGENET",
     "WEIGHTS_FILE",
     "ModelConfig",
     "NetworkConfig",
@@ -25,6 +26,8 @@ __all__ = [
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+IMAGENET = "imagenet"
+"""A start that is no path: the weights of the network's encoder, trained on ImageNet."""
 
 PatchSide = Annotated[int, Field(ge=8, multiple_of=8)]
 

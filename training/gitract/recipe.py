@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gitract.errors import InputError
-from gitract.model_config import NetworkConfig, Preparation
+from gitract.model_config import IMAGENET, NetworkConfig, Preparation
 from gitract.organs import ORGANS
 from gitract.strict import StrictModel
 
@@ -136,9 +136,6 @@ class Loss(StrictModel):
     beta: float = Field(default=0.7, ge=0)
     gamma: float = Field(default=2.0, ge=0)
 
-
-IMAGENET = "imagenet"
-"""A start that is no path: the weights of the network's encoder, trained on ImageNet."""
 
 BCE_AND_DICE = (Loss(kind="bce"), Loss(kind="dice"))
 """What a recipe minimises when it does not say, and fine-tuning always."""

@@ -128,6 +128,8 @@ def zoo(
 
 
 def _show_zoo(rows: "Sequence[ZooRow]", times: "Mapping[str, Times]") -> None:
+    from gitract.models.cost import milliseconds_told
+
     costs = Table("Network", "Title", box=box.SIMPLE_HEAD)
     for heading in ("Year", "Axes", "Parameters", "GMAC", "CPU, ms", "GPU, ms"):
         costs.add_column(heading, justify="right", no_wrap=True)
@@ -137,7 +139,7 @@ def _show_zoo(rows: "Sequence[ZooRow]", times: "Mapping[str, Times]") -> None:
             row.name, row.facts.title, str(row.facts.year),
             ", ".join(f"{number}-D" for number in row.dimensions),
             f"{row.cost.parameters / 1e6:.2f} M", f"{row.cost.gmacs:.1f}",
-            _milliseconds(row.cpu_ms), _milliseconds(row.gpu_ms),
+            milliseconds_told(row.cpu_ms), milliseconds_told(row.gpu_ms),
         )  # fmt: skip
         sources.add_row(row.name, row.facts.paper, row.facts.licence)
     out.print(costs)
@@ -150,9 +152,3 @@ def _show_zoo(rows: "Sequence[ZooRow]", times: "Mapping[str, Times]") -> None:
     for kind, one in times.items():
         out.print(f"{kind.upper()}: {one.machine}, {one.date}.")
     out.print(sources)
-
-
-def _milliseconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"

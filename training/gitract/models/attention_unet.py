@@ -26,6 +26,7 @@ from gitract.models.blocks import (
     DoubleConvolution,
     batch_norm,
     begin_seldom,
+    check_one_of,
     convolution,
     halved,
     resized,
@@ -236,8 +237,7 @@ def attention_unet(
     ValueError
         An option is out of its range.
     """
-    if dimensions not in _WIDTHS:
-        raise ValueError(f"dimensions is {dimensions}, and must be 2 or 3")
+    check_one_of((2, 3), dimensions=dimensions)
     widths = _WIDTHS[dimensions] if widths is None else widths
     if len(widths) != _LEVELS or min(widths) < 1:
         raise ValueError(f"widths is {list(widths)}, and must hold {_LEVELS} numbers from 1 on")

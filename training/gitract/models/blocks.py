@@ -1,5 +1,7 @@
 """What several networks are built of, in 2-D or 3-D."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -10,10 +12,12 @@ __all__ = [
     "SqueezeExcite",
     "batch_norm",
     "begin_seldom",
+    "check_one_of",
     "check_positive",
     "convolution",
     "doubled_widths",
     "halved",
+    "recast",
     "resized",
     "up_convolution",
 ]
@@ -32,17 +36,31 @@ _BATCH_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
 }
 
 
-def check_positive(**numbers: int) -> None:
-    """Refuse options that count something and are below 1.
+def check_positive(**options: int | Sequence[int]) -> None:
+    """Refuse options that count something, or hold such numbers, and are below 1.
 
     Raises
     ------
     ValueError
         One of them is.
     """
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}, and must be 1 or more")
+    for name, option in options.items():
+        if (option if isinstance(option, int) else min(option)) < 1:
+            raise ValueError(f"{name} is {option}, and must be 1 or more")
+
+
+def check_one_of(choices: Sequence[int], **options: int) -> None:
+    """Refuse options that are none of the numbers that are possible.
+
+    Raises
+    ------
+    ValueError
+        One of them is.
+    """
+    for name, option in options.items():
+        if option not in choices:
+            listed = " or ".join(str(choice) for choice in choices)
+            raise ValueError(f"{name} is {option}, and must be {listed}")
 
 
 def doubled_widths(width: int, levels: int) -> list[int]:
@@ -59,14 +77,23 @@ def convolution(
     return build(inputs, outputs, size, stride=stride, padding=pad, bias=bias)
 
 
-def up_convolution(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    """A transposed convolution that doubles the sides, each input pixel to 2 x 2 of its own."""
-    return nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+def up_convolution(
+    inputs: int, outputs: int, *, bias: bool = True, dimensions: int = 2
+) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
+    """A transposed convolution that doubles the sides; no two input pixels share an output one."""
+    return _UP_CONVOLUTIONS[dimensions](inputs, outputs, 2, stride=2, bias=bias)
 
 
 def batch_norm(channels: int, dimensions: int = 2) -> nn.Module:
     """Batch normalisation."""
     return _BATCH_NORMS[dimensions](channels)
+
+
+def recast(network: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
+    """Let modules of exactly these classes be of others with the same weights; in place."""
+    for module in network.modules():
+        if type(module) in classes:
+            module.__class__ = classes[type(module)]
 
 
 def begin_seldom(*heads: nn.Module) -> None:

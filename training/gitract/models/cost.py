@@ -37,6 +37,7 @@ __all__ = [
     "ZooRow",
     "counted",
     "input_shape",
+    "milliseconds_told",
     "network_cost",
     "timed",
     "zoo_names",
@@ -256,6 +257,13 @@ def _machine(device: torch.device) -> str:
     threads = torch.get_num_threads()
     used = "1 thread" if threads == 1 else f"{threads} threads"
     return f"{os.cpu_count()} cores {platform.machine()}, {used}"
+
+
+def milliseconds_told(value: float | None) -> str:
+    """A time as tables show it; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def zoo_rows(measured: Measured, report: Report = silent) -> list[ZooRow]:

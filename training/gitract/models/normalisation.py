@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gitract.models.blocks import recast
+
 __all__ = ["take_batches_of_one"]
 
 
@@ -46,7 +48,5 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 def take_batches_of_one(network: nn.Module) -> nn.Module:
     """Let every plain batch normalisation of a network take a batch of one; changed in place."""
-    for module in network.modules():
-        if type(module) in _CLASSES:
-            module.__class__ = _CLASSES[type(module)]
+    recast(network, _CLASSES)
     return network

@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -133,11 +134,17 @@ def register(
 
 def model_names() -> list[str]:
     """Names that `create_model` knows, sorted, without those of a `Family`."""
+    _import_networks()
+    return sorted(_ENTRIES)
+
+
+@cache
+def _import_networks() -> None:
+    """Networks register themselves when their modules are imported."""
     import gitract.models as zoo
 
     for module in pkgutil.iter_modules(zoo.__path__):
-        import_module(f"{zoo.__name__}.{module.name}")  # networks register themselves
-    return sorted(_ENTRIES)
+        import_module(f"{zoo.__name__}.{module.name}")
 
 
 def network_facts(name: str) -> Facts | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gitract.models.blocks import begin_seldom
+from gitract.models.blocks import begin_seldom, check_one_of
 from gitract.models.outputs import Outputs
 from gitract.models.registry import Facts, register
 from gitract.torchvision_guard import ensure_torchvision
@@ -89,8 +89,7 @@ def segresnet(
     ensure_torchvision()  # which MONAI looks for
     from monai.networks.nets.segresnet_ds import SegResNetDS
 
-    if dimensions not in (2, 3):
-        raise ValueError(f"dimensions is {dimensions}, and must be 2 or 3")
+    check_one_of((2, 3), dimensions=dimensions)
     if width < 1 or width % _GROUPS:
         raise ValueError(f"width is {width}, and must be a multiple of {_GROUPS}")
     if len(blocks) < 2 or min(blocks) < 1:

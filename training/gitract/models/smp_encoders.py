@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from gitract.errors import InputError
-from gitract.models.blocks import begin_seldom
+from gitract.models.blocks import begin_seldom, recast
 from gitract.torchvision_guard import ensure_torchvision
 
 __all__ = [
@@ -99,10 +99,9 @@ def exportable(network: nn.Module) -> nn.Module:
         timm.layers.Conv2dSame: _SameConvolution,
         timm.layers.AvgPool2dSame: _SamePooling,
     }
+    recast(network, replaced)
     for module in network.modules():
-        if type(module) in replaced:
-            module.__class__ = replaced[type(module)]
-        elif type(module) is nn.AdaptiveAvgPool2d and _pair(module.output_size) != (1, 1):
+        if type(module) is nn.AdaptiveAvgPool2d and _pair(module.output_size) != (1, 1):
             module.__class__ = _AdaptivePooling
         elif isinstance(module, nn.BatchNorm2d):
             # Some encoders average their statistics over hundreds of steps: made for long

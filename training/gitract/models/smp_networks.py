@@ -30,7 +30,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gitract.models.blocks import begin_seldom
+from gitract.models.blocks import begin_seldom, check_one_of, check_positive
 from gitract.models.registry import Facts, register
 from gitract.models.smp_encoders import (
     built_by_smp,
@@ -57,20 +57,6 @@ _PATCH = 16  # pixels, of the transformers whose maps DPT's decoder knows how to
 _ATROUS_RATES = (6, 12, 18)  # of the papers, for features at 1/16
 
 
-def _positive(**widths: int | Sequence[int]) -> None:
-    for name, width in widths.items():
-        smallest = width if isinstance(width, int) else min(width)
-        if smallest < 1:
-            raise ValueError(f"{name} is {width}, and must be 1 or more")
-
-
-def _one_of(choices: Sequence[int], **values: int) -> None:
-    for name, value in values.items():
-        if value not in choices:
-            listed = " or ".join(str(choice) for choice in choices)
-            raise ValueError(f"{name} is {value}, and must be {listed}")
-
-
 # --- atrous convolutions -------------------------------------------------------------------------
 
 
@@ -82,8 +68,8 @@ def _deeplab(
     output_stride: int,
     decoder_channels: int,
 ) -> nn.Module:
-    _one_of((8, 16), output_stride=output_stride)
-    _positive(decoder_channels=decoder_channels)
+    check_one_of((8, 16), output_stride=output_stride)
+    check_positive(decoder_channels=decoder_channels)
     return built_by_smp(
         architecture, in_channels, classes, encoder,
         encoder_output_stride=output_stride,
@@ -182,7 +168,7 @@ def segformer(
     decoder_channels
         Width to which the features of all stages are brought.
     """
-    _positive(decoder_channels=decoder_channels)
+    check_positive(decoder_channels=decoder_channels)
     return built_by_smp(
         "Segformer", in_channels, classes, encoder, decoder_segmentation_channels=decoder_channels
     )
@@ -207,7 +193,7 @@ def upernet(
     decoder_channels: int = 256,
 ) -> nn.Module:
     """Build smp's UPerNet with random weights; options as in `segformer`."""
-    _positive(decoder_channels=decoder_channels)
+    check_positive(decoder_channels=decoder_channels)
     return built_by_smp("UPerNet", in_channels, classes, encoder, decoder_channels=decoder_channels)
 
 
@@ -292,7 +278,7 @@ def dpt(
     ensure_torchvision()
     import segmentation_models_pytorch as smp
 
-    _positive(stage_channels=stage_channels, decoder_channels=decoder_channels)
+    check_positive(stage_channels=stage_channels, decoder_channels=decoder_channels)
     with checked_encoder(encoder):
         network: nn.Module = smp.DPT(
             encoder_name=encoder,
@@ -344,7 +330,7 @@ def fpn(
     decoder_channels
         Width of what is summed over its levels, a multiple of 32.
     """
-    _positive(pyramid_channels=pyramid_channels, decoder_channels=decoder_channels)
+    check_positive(pyramid_channels=pyramid_channels, decoder_channels=decoder_channels)
     if decoder_channels % 32:
         raise ValueError(f"decoder_channels is {decoder_channels}, and must be a multiple of 32")
     return built_by_smp(
@@ -383,7 +369,7 @@ def manet(
     decoder_channels
         Width of the decoder's five stages, coarse to fine.
     """
-    _positive(decoder_channels=decoder_channels)
+    check_positive(decoder_channels=decoder_channels)
     return built_by_smp(
         "MAnet", in_channels, classes, encoder, decoder_channels=tuple(decoder_channels)
     )
@@ -458,8 +444,8 @@ def pan(
     decoder_channels
         Width of the decoder.
     """
-    _one_of((16, 32), output_stride=output_stride)
-    _positive(decoder_channels=decoder_channels)
+    check_one_of((16, 32), output_stride=output_stride)
+    check_positive(decoder_channels=decoder_channels)
     network = built_by_smp(
         "PAN", in_channels, classes, encoder,
         encoder_output_stride=output_stride, decoder_channels=decoder_channels,

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gitract.models.blocks import begin_seldom
+from gitract.models.blocks import begin_seldom, check_one_of, recast
 from gitract.models.registry import Facts, register
 from gitract.torchvision_guard import ensure_torchvision
 
@@ -191,9 +191,7 @@ def _for_every_size(network: nn.Module) -> nn.Module:
     for number in range(1, _STAGES + 1):
         stage = encoder.get_submodule(f"layers{number}")
         stage.register_module("0", _Stage(stage.get_submodule("0")))
-    for module in network.modules():
-        if type(module) in _CLASSES:
-            module.__class__ = _CLASSES[type(module)]
+    recast(network, _CLASSES)
     network._check_input_size = _unchecked  # type: ignore[assignment]
     return network
 
@@ -240,8 +238,7 @@ def swin_unetr(
     ValueError
         An option is out of its range.
     """
-    if dimensions not in (2, 3):
-        raise ValueError(f"dimensions is {dimensions}, and must be 2 or 3")
+    check_one_of((2, 3), dimensions=dimensions)
     if width < 1 or width % 12:
         raise ValueError(f"width is {width}, and must be a multiple of 12")
     if len(depths) != _STAGES or min(depths) < 1:

@@ -26,9 +26,11 @@ from torch import nn
 from gitract.models.blocks import (
     batch_norm,
     begin_seldom,
+    check_one_of,
     check_positive,
     convolution,
     doubled_widths,
+    up_convolution,
 )
 from gitract.models.registry import OWN_LICENCE, Facts, register
 
@@ -38,11 +40,6 @@ _DIMENSIONS = 3
 _DOWN = (1, 2, 3, 3, 3)
 _UP = (3, 3, 2, 1)
 _KERNEL = 5
-
-_TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
 
 
 def _dimensions(options: Mapping[str, Any]) -> int:
@@ -98,7 +95,7 @@ class _Up(nn.Module):
     def __init__(self, inputs: int, skip: int, convolutions: int, dimensions: int) -> None:
         super().__init__()
         self.enlarge = nn.Sequential(
-            _TRANSPOSED[dimensions](inputs, skip, 2, stride=2, bias=False),
+            up_convolution(inputs, skip, bias=False, dimensions=dimensions),
             batch_norm(skip, dimensions),
             nn.PReLU(skip),
         )
@@ -181,7 +178,6 @@ def vnet(
     ValueError
         An option is out of its range.
     """
-    if dimensions not in _TRANSPOSED:
-        raise ValueError(f"dimensions is {dimensions}, and must be 2 or 3")
+    check_one_of((2, 3), dimensions=dimensions)
     check_positive(width=width)
     return VNet(in_channels, classes, dimensions, width)

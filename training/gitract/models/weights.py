@@ -17,6 +17,7 @@ from gitract.errors import InputError
 from gitract.model_config import (
     CARD_FILE,
     CONFIG_FILE,
+    IMAGENET,
     WEIGHTS_FILE,
     ModelConfig,
     read_model_config,
@@ -35,7 +36,6 @@ __all__ = [
 
 _WRAPPER = "network."  # what `PadToMultiple` and others put before the names
 _ENCODER = "encoder."
-_IMAGENET = "imagenet"  # as recipes have it
 _DAMAGED = (  # what the readers raise
     SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError,
     TypeError, AttributeError, AssertionError, struct.error,
@@ -136,7 +136,7 @@ def start_from(network: nn.Module, start: Path | str) -> StartReport:
         The weights cannot be read or fetched, or none of them fits.
     """
     state = network.state_dict()
-    if start == _IMAGENET:  # a path of that name is one
+    if start == IMAGENET:  # a path of that name is one
         by_name = _imagenet_weights(network)
     else:
         path = Path(start)
@@ -188,7 +188,7 @@ def _imagenet_weights(network: nn.Module) -> dict[str, torch.Tensor]:
                 weights[_bare(f"{place}.{name}")] = tensor
     if not weights:
         raise InputError(
-            f"The network has no encoder that was trained on ImageNet: remove start: {_IMAGENET}, "
+            f"The network has no encoder that was trained on ImageNet: remove start: {IMAGENET}, "
             "or take a network with one, such as unet_resnet34."
         )
     return weights
