@@ -36,9 +36,9 @@ from gitract.engine import Machines, SegmentationModule
 from gitract.model_config import ModelConfig
 from gitract.models.weights import build_network
 from gitract.phantom import abdomen, write_day
-from gitract.predict import on_device
 from gitract.progress import Progress
 from gitract.recipe import Recipe, read_recipe, recipe_file
+from gitract.runner import on_device
 from gitract.train import TrainingData, load_training_data, recipe_organs, train
 
 NATIVE, SMALL = (144, 266, 266), (48, 144, 176)

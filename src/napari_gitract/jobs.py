@@ -180,13 +180,15 @@ class Job(QObject):
                 messages.append(self._task.mailbox.popleft())
         if not messages:
             return
-        self._show_activity(messages[-1])
         self.progressed.emit(messages)
+        self._show_activity(messages[-1])  # last: see there
 
     def _show_activity(self, last: Progress) -> None:
+        """Napari's bar handles waiting events when it moves: the job may end within."""
         if last.total and self._activity.total != last.total:
             self._activity.total = last.total
-        self._activity.update(last.done - self._activity.n)
+        if self.running:
+            self._activity.update(last.done - self._activity.n)
 
     def _settle(self) -> None:
         self._timer.stop()

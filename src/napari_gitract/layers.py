@@ -198,11 +198,7 @@ def segmentation_to_layer(
     flat
         The labels, where they were flattened already, off the GUI thread.
     """
-    from napari.utils.colormaps import DirectLabelColormap
-
     organs = segmentation.organs
-    colors: dict[int | None, str] = {None: UNKNOWN_ORGAN_COLOR, 0: "transparent"}
-    colors.update({organ.id: organ.color for organ in organs})
     shown = None if image_layer is None else origin_of(image_layer.metadata)
     origin = Origin(
         segmentation.name,
@@ -216,10 +212,24 @@ def segmentation_to_layer(
         stored=segmentation.stored,
         remarks=segmentation.remarks,
     )
-    transform = _hung(segmentation) if image_layer is None else _transform(image_layer)
+    transform = _hung(segmentation) if image_layer is None else transform_of(image_layer)
     attributes = {
         "name": name or segmentation.name,
         **transform,
+        **organ_attributes(organs),
+        "metadata": {METADATA_KEY: origin},
+    }
+    labels = segmentation.labels().array if flat is None else flat
+    return labels, attributes, "labels"
+
+
+def organ_attributes(organs: Sequence[Organ]) -> dict[str, Any]:
+    """The names and colours of organs, for a Labels layer."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colors: dict[int | None, str] = {None: UNKNOWN_ORGAN_COLOR, 0: "transparent"}
+    colors.update({organ.id: organ.color for organ in organs})
+    return {
         "colormap": DirectLabelColormap(color_dict=colors),
         # The status bar shows the organ under the cursor from this table.
         "features": {
@@ -227,10 +237,7 @@ def segmentation_to_layer(
             "name": ["background", *(organ.title for organ in organs)],
         },
         "opacity": 0.5,
-        "metadata": {METADATA_KEY: origin},
     }
-    labels = segmentation.labels().array if flat is None else flat
-    return labels, attributes, "labels"
 
 
 def contour_layers(
@@ -396,7 +403,7 @@ def _hung(item: Scan | Segmentation) -> dict[str, Any]:
     return shown if np.array_equal(matrix, np.eye(4)) else {**shown, "affine": matrix}
 
 
-def _transform(layer: "Layer") -> dict[str, Any]:
+def transform_of(layer: "Layer") -> dict[str, Any]:
     return {
         "scale": layer.scale,
         "translate": layer.translate,

@@ -117,6 +117,44 @@ def test_segment_of_a_tiff_with_spacing_and_slices(
     assert content["volumes_ml"]["stomach"] == pytest.approx(stomach)
 
 
+def test_segment_takes_several_models_views_and_rules(
+    cli: Cli, day: Path, model: Path, tmp_path: Path
+) -> None:
+    result = cli(
+        "segment", day, "-o", tmp_path / "out.tif", "-m", model, "-m", model, "--tta", "--tidy",
+        "--threshold", "stomach=0.4", "--threshold", "large_bowel=0.6", "--smallest-ml", "2",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    provenance = read_segmentation(tmp_path / "out.tif").provenance
+    assert [one["model"] for one in provenance["models"]] == ["tiny", "tiny"]
+    assert provenance["views"]["scales"] == [1.0, 0.9, 1.1]
+    assert provenance["decision"] == {
+        "threshold": {"stomach": 0.4, "large_bowel": 0.6},
+        "smallest_ml": 2.0,
+        "largest_hole_mm2": 100.0,
+        "one_part": ["stomach"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--threshold", "much"], "'much'"),
+        (["--threshold", "0.4", "--threshold", "stomach=0.5"], "0.4"),
+        (["--threshold", "liver=0.4"], "'liver'"),
+        (["--threshold", "1.4"], "1.4 is no probability"),
+        (["--smallest-ml", "-1"], "--smallest-ml -1"),
+        (["--hysteresis", "2"], "--hysteresis 2"),
+        (["--one-part", "liver"], "'liver'"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(
+    cli: Cli, day: Path, model: Path, tmp_path: Path, options: list[str], part: str
+) -> None:
+    assert_refused(cli("segment", day, "-o", tmp_path / "out.tif", "-m", model, *options), part)
+    assert not (tmp_path / "out.tif").exists()
+
+
 def test_brackets_in_names_are_no_markup(cli: Cli, day: Path, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a [red]b[" / "x"
     shutil.copytree(day, folder / day.name)
@@ -164,7 +202,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
     def interrupt(*_: object, **__: object) -> None:
         raise ending
 
-    monkeypatch.setattr("gitract.predict.network_input", interrupt)
+    monkeypatch.setattr("gitract.looks.network_input", interrupt)
     result = cli("segment", day, "-o", tmp_path / "out.tif", "--model", model)
     assert result.code == 130
     assert result.err.strip() == "Cancelled: nothing was kept."

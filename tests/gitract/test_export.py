@@ -1,7 +1,6 @@
 """Models for other programs: the same answer on every size, or no file."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,17 +158,6 @@ def test_a_network_that_knows_one_size_alone_is_not_kept(
     with pytest.raises(InputError) as error:  # it counts its rows while it is traced
         export_model(random_model, tmp_path / f"model{suffix}")
     assert_one_sentence(error, f"model{suffix}")
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
-def test_onnx_without_its_libraries_says_what_to_install(
-    conv_model: Path, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(InputError) as error:
-        export_model(conv_model, tmp_path / "model.onnx")
-    assert_one_sentence(error, "pip install 'napari-gitract[export]'")
     assert os.listdir(tmp_path) == []
 
 

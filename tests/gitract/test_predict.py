@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from gitract.baseline import edited_slices
+from gitract.decision import Decision
 from gitract.devices import choose_device, likely_devices
 from gitract.errors import Cancelled, InputError
 from gitract.fine_tune import FineTuneSettings, fine_tune
@@ -29,7 +30,9 @@ from gitract.orientation import Turn
 from gitract.patches import logits_by_patches, patch_starts
 from gitract.predict import Segmenter, chosen_slices
 from gitract.progress import Progress
+from gitract.runner import Runner
 from gitract.scan import Scan, Segmentation
+from gitract.views import Views
 from phantoms import stored_as
 from sentences import assert_one_sentence
 
@@ -189,7 +192,7 @@ def test_the_batch_size_does_not_matter(
     phantom: tuple[Scan, Segmentation],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gitract.predict._BATCH", {"cpu": 1})
+    monkeypatch.setattr("gitract.runner._SLICES", {"cpu": 1})
     masks = segmenter.segment(phantom[0]).masks
     assert (masks != found.masks).mean() < 1e-4
 
@@ -407,6 +410,17 @@ def test_cancelling_between_patches_ends_the_job(
     assert len(reports) == 4
 
 
+def by_patches(
+    network: nn.Module, volume: torch.Tensor, patch: tuple[int, int, int], batch: int = 1
+) -> torch.Tensor:
+    """Logits ``(organ, slice, row, column)`` of all slices."""
+    wanted = list(range(len(volume)))
+    found = dict(pair for slices, maps in
+                 logits_by_patches(network, volume, patch, wanted, batch=batch)
+                 for pair in zip(slices, maps, strict=True))  # fmt: skip
+    return torch.stack([found[index] for index in wanted], dim=1)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 30), st.integers(1, 30)),
@@ -419,7 +433,7 @@ def test_patches_of_a_network_that_copies_its_input_give_the_input(
     volume = torch.rand(shape, generator=torch.Generator().manual_seed(0)).half()
     network = nn.Conv3d(1, 1, 1, bias=False)
     nn.init.ones_(network.weight)
-    found = logits_by_patches(network, volume, patch, batch=batch)
+    found = by_patches(network, volume, patch, batch=batch)
     torch.testing.assert_close(found, volume[None].float(), rtol=1e-5, atol=1e-6)
 
 
@@ -441,7 +455,7 @@ def test_the_middle_of_a_patch_counts_most() -> None:
             edge[..., 1:-1, 1:-1, 1:-1] = 0
             return edge
 
-    found = logits_by_patches(Edge(1, 1, 1), torch.zeros(16, 24, 24), (16, 16, 16))
+    found = by_patches(Edge(1, 1, 1), torch.zeros(16, 24, 24), (16, 16, 16))
     assert found[0, 1:-1, 1:-1, 1:-1].max() < 0.02
 
 
@@ -527,3 +541,140 @@ def test_by_default_slices_are_resampled_scaled_by_themselves_and_decided_on_the
         expected = interpolate(logits, scan.shape[1:], mode="bilinear")[0] > 0
         found = segmenter.segment(scan, slices=[index]).masks[:, index]
         np.testing.assert_array_equal(found, expected)
+
+
+# --- what is asked for beside the contours themselves ---------------------------------------
+
+
+def test_slices_arrive_as_they_are_done_the_nearest_first(
+    segmenter: Segmenter, found: Segmentation, phantom: tuple[Scan, Segmentation]
+) -> None:
+    arrived: list[tuple[list[int], np.ndarray]] = []
+    segmenter.segment(
+        phantom[0], first=9, arrived=lambda batch, masks: arrived.append((batch, masks))
+    )
+    assert arrived[0][0] == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert sorted(index for batch, _ in arrived for index in batch) == list(range(12))
+    for batch, masks in arrived:
+        np.testing.assert_array_equal(masks.swapaxes(0, 1), found.masks[:, batch])
+
+
+@pytest.mark.parametrize("preparation", [{"slice_mm": 1.7}, {"patch": (8, 16, 16)}])
+def test_the_order_does_not_matter_where_slices_depend_on_each_other(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray], preparation: dict[str, object]
+) -> None:
+    segmenter = bright_model(scaling="scan", pixel_mm=3.0, **preparation)
+    first: list[list[int]] = []
+    found = segmenter.segment(box[0], first=14, arrived=lambda batch, _: first.append(batch))
+    assert 14 in first[0]
+    np.testing.assert_array_equal(found.masks, segmenter.segment(box[0]).masks)
+
+
+def test_slices_far_from_every_organ_are_not_paid_for(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray]
+) -> None:
+    scan, _ = box
+    voxels = np.concatenate([np.zeros((40, 70, 80), np.uint16), scan.voxels,
+                             np.zeros((60, 70, 80), np.uint16)])  # fmt: skip
+    segmenter = bright_model(scaling="scan", pixel_mm=2.0, **EVERYTHING)
+    looked_at: list[int] = []
+    reports: list[Progress] = []
+    found = segmenter.segment(
+        Scan(voxels, scan.spacing, name="long"),
+        arrived=lambda batch, _: looked_at.extend(batch),
+        report=reports.append,
+    )
+    np.testing.assert_array_equal(found.masks[:, 40:60], segmenter.segment(scan).masks)
+    assert not found.masks[:, :40].any()
+    assert not found.masks[:, 60:].any()
+    assert len(looked_at) == len(set(looked_at)) < 60
+    assert reports[-1].done == reports[-1].total == 120
+    assert found.provenance["slices"] == list(range(120))
+
+
+def test_several_models_decide_by_their_mean_probability(
+    trained: SimpleNamespace, found: Segmentation, phantom: tuple[Scan, Segmentation],
+    bright_model: MakeBright,
+) -> None:  # fmt: skip
+    model = trained.result.model
+    twice = Segmenter([model, model], device="cpu").segment(phantom[0])
+    assert (twice.masks != found.masks).mean() < 1e-4
+    assert [one["model"] for one in twice.provenance["models"]] == ["tiny", "tiny"]
+    other = bright_model(pixel_mm=4.0).model.path  # another network and another preparation
+    mixed = Segmenter([model, other], device="cpu").segment(phantom[0])
+    assert (mixed.masks != found.masks).mean() > 1e-4
+
+
+def test_models_of_other_organs_do_not_mix(trained: SimpleNamespace, tmp_path: Path) -> None:
+    network, config = load_network(trained.result.model)
+    renamed = tuple(dataclasses.replace(organ, name=f"other_{organ.name}")
+                    for organ in config.organs)  # fmt: skip
+    other = config.model_copy(update={"organs": renamed, "id": "other"})
+    save_model(network, other, "# Other\n", tmp_path / "other")
+    with pytest.raises(InputError) as error:
+        Segmenter([trained.result.model, tmp_path / "other"], device="cpu")
+    assert_one_sentence(error, "other organs")
+
+
+def test_views_from_several_sides_find_the_organ_in_its_place(
+    bright_model: MakeBright, box: tuple[Scan, np.ndarray]
+) -> None:
+    plain = bright_model(scaling="scan", pixel_mm=2.0, crop_to_body=True, **EVERYTHING)
+    views = Views(scales=(1.0, 0.8, 1.3), mirror=True)
+    found = Segmenter(plain.model.path, device="cpu", views=views).segment(box[0])
+    wrong = found.masks[0] != box[1]
+    assert wrong.sum() < 0.08 * box[1].sum()
+    assert found.provenance["views"] == {"scales": [1.0, 0.8, 1.3], "mirror": True}
+
+
+def test_a_threshold_moves_the_contour_and_is_noted(
+    trained: SimpleNamespace, found: Segmentation, phantom: tuple[Scan, Segmentation]
+) -> None:
+    model = trained.result.model
+    low = Segmenter(model, device="cpu", decision=Decision(threshold=0.1)).segment(phantom[0])
+    high = Segmenter(model, device="cpu", decision=Decision(threshold={"stomach": 0.9}))
+    strict = high.segment(phantom[0])
+    assert (low.masks >= found.masks).all()
+    assert low.masks.sum() > found.masks.sum()
+    assert (strict.masks <= found.masks).all()
+    np.testing.assert_array_equal(strict.masks[:2], found.masks[:2])
+    assert strict.masks[2].sum() < found.masks[2].sum()
+    assert low.provenance["decision"] == {"threshold": 0.1}
+    assert "decision" not in found.provenance
+
+
+def test_hysteresis_lies_between_its_two_thresholds(
+    trained: SimpleNamespace, phantom: tuple[Scan, Segmentation]
+) -> None:
+    masks = {}
+    for name, decision in {
+        "high": Decision(threshold=0.6), "low": Decision(threshold=0.2),
+        "both": Decision(threshold=0.6, hysteresis=0.2),
+    }.items():  # fmt: skip
+        segmenter = Segmenter(trained.result.model, device="cpu", decision=decision)
+        masks[name] = segmenter.segment(phantom[0]).masks
+    assert (masks["high"] <= masks["both"]).all()
+    assert (masks["both"] <= masks["low"]).all()
+    assert masks["high"].sum() < masks["both"].sum()
+
+
+def test_a_device_without_memory_is_named_once_and_changes_nothing(
+    trained: SimpleNamespace, found: Segmentation, phantom: tuple[Scan, Segmentation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    segmenter = Segmenter(trained.result.model, device="cpu")
+    runner = segmenter._members[0].runner
+    monkeypatch.setattr(runner, "device", torch.device("meta"))
+    monkeypatch.setattr(runner, "size", 4)
+    answer = Runner._answer
+
+    def too_large(self: Runner, images: torch.Tensor) -> torch.Tensor:
+        if self.device.type == "meta":
+            raise RuntimeError("CUDA out of memory.")
+        return answer(self, images)
+
+    monkeypatch.setattr(Runner, "_answer", too_large)
+    fallen_back = segmenter.segment(phantom[0])
+    assert (fallen_back.masks != found.masks).mean() < 1e-4
+    assert len(fallen_back.remarks) == 1
+    assert "the CPU took over" in fallen_back.remarks[0]

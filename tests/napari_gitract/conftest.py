@@ -100,7 +100,8 @@ class Candidate:
 class FakeBackend:
     """Stands in for the model store, the segmenter and fine-tuning.
 
-    `gate`, where it is set, holds a job before each step until it is opened.
+    `gate`, where it is set, holds a job before each step from `gate_from` on, until it is
+    opened.
     """
 
     def __init__(self) -> None:
@@ -109,10 +110,13 @@ class FakeBackend:
         self.verdict = "better"
         self.error: Exception | None = None
         self.gate: threading.Event | None = None
+        self.gate_from = 0  # the first step that it holds
+        self.steps = 0
         self.at_work = threading.Event()
         self.discarded = 0
         self.trained_on: list[int] = []
         self.segmented_with: list[str | None] = []
+        self.asked: list[tuple[object, object]] = []
 
     def active(self) -> ModelInfo:
         return next(model for model in self.models if model.id == self.history[-1])
@@ -136,18 +140,20 @@ class FakeBackend:
 
     def step(self) -> None:
         self.at_work.set()
-        if self.gate is not None:
+        self.steps += 1
+        if self.gate is not None and self.steps > self.gate_from:
             assert self.gate.wait(20), "the test never opened the gate"
         if self.error is not None:
             raise self.error
 
-    def segment(self, model: str | None, scan: Scan, slices, report) -> Segmentation:
+    def segment(self, model: str | None, scan: Scan, slices, arrived, report) -> Segmentation:
         self.segmented_with.append(model)
         chosen = range(len(scan.voxels)) if slices is None else list(slices)
         labels = np.zeros(scan.shape, np.uint8)
         for done, index in enumerate(chosen):
             self.step()
             labels[index, 2:8, 2:10] = 3
+            arrived([index], np.stack([labels[index] == organ.id for organ in ORGANS])[None])
             report(Progress(done + 1, len(chosen), f"Segmenting slice {index}"))
         return Segmentation.of_labels(
             labels,
@@ -189,11 +195,16 @@ class FakeBackend:
                 return backend.restore()
 
         class Segmenter:
-            def __init__(self, model: str | None = None, *, device: str = "auto") -> None:
-                self.model = model
+            def __init__(
+                self, model: str | None = None, *, device: str = "auto", decision=None, views=None
+            ) -> None:
+                self.model = next(one for one in backend.models if one.id == model)
+                backend.asked.append((decision, views))
 
-            def segment(self, scan, *, slices=None, report=silent) -> Segmentation:
-                return backend.segment(self.model, scan, slices, report)
+            def segment(
+                self, scan, *, slices=None, first=None, arrived=None, report=silent
+            ) -> Segmentation:
+                return backend.segment(self.model.id, scan, slices, arrived, report)
 
         store = ModuleType("gitract.model_store")
         store.ModelStore = ModelStore  # type: ignore[attr-defined]

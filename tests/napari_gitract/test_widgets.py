@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from gitract.decision import TIDY
 from gitract.errors import InputError
+from gitract.views import SEVERAL_VIEWS
 from napari_gitract.layers import scan_to_layer
 from napari_gitract.widgets._card import HIGHLIGHT
 from napari_gitract.workspace import go_to_slice
@@ -139,6 +141,71 @@ def test_cancel_leaves_no_layer(viewer, image, backend, qtbot):
     wait(qtbot, widget)
     assert list(viewer.layers) == [image]
     assert widget.segment_button.isEnabled()
+
+
+@pytest.fixture
+def half_done(viewer, image, backend, qtbot):
+    """A Segment widget whose job has outlined two slices and waits."""
+    backend.gate, backend.gate_from = threading.Event(), 2
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5000)
+    yield widget
+    backend.gate.set()
+    wait(qtbot, widget)
+
+
+def test_slices_appear_while_others_are_still_segmented(half_done, viewer, backend, qtbot):
+    layer = viewer.layers[-1]
+    qtbot.waitUntil(lambda: layer.data[:2].any(axis=(1, 2)).all(), timeout=5000)
+    assert not layer.data[2:].any()
+    assert layer.name == "case1_day2 · segmenting"
+    assert list(layer.features["name"])[3] == "Stomach"
+    assert not layer.editable
+    backend.gate.set()
+    wait(qtbot, half_done)
+    assert half_done.result is layer
+    assert layer.data.any(axis=(1, 2)).all()
+    assert layer.name == "case1_day2 · gi-tract-small"
+    assert layer.editable
+    assert half_done.workspace.edited(layer) == []
+    layer.data_setitem((np.array([3]), np.array([0]), np.array([0])), 1)
+    assert half_done.workspace.edited(layer) == [3]
+
+
+def test_cancel_takes_away_the_slices_that_were_done(half_done, viewer, image, backend, qtbot):
+    click(qtbot, half_done.bar.cancel_button)
+    backend.gate.set()
+    wait(qtbot, half_done)
+    assert list(viewer.layers) == [image]
+
+
+def test_removing_the_unfinished_contours_cancels(half_done, viewer, image, backend, qtbot):
+    with qtbot.waitSignal(half_done.job.cancelled, timeout=5000):
+        viewer.layers.remove(viewer.layers[-1])
+        backend.gate.set()
+    assert list(viewer.layers) == [image]
+
+
+def test_nothing_is_added_to_another_scan_when_the_first_is_closed(
+    half_done, viewer, image, backend, qtbot
+):
+    other = viewer.add_image(np.zeros((6, 20, 24)), name="other")
+    with qtbot.waitSignal(half_done.job.cancelled, timeout=5000):
+        viewer.layers.remove(image)
+        backend.gate.set()
+    qtbot.waitUntil(lambda: list(viewer.layers) == [other], timeout=5000)
+
+
+def test_what_is_ticked_is_asked_for(viewer, image, backend, qtbot):
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    wait(qtbot, widget)
+    widget.tidy.setChecked(True)
+    widget.several_views.setChecked(True)
+    widget.segment()
+    wait(qtbot, widget)
+    assert backend.asked == [(None, None), (TIDY, SEVERAL_VIEWS)]
 
 
 def test_closing_the_dock_cancels(viewer, image, backend, qtbot):

@@ -20,9 +20,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from gitract.cross_validation import read_split
 from gitract.io.rle import decode_rle
 from gitract.labelled import find_labelled
+from gitract.looks import prepared_logits
 from gitract.metrics import dice
 from gitract.models import load_network
-from gitract.predict import prepared_logits
 from gitract.preparation import prepare_scan
 
 ORGANS = ("large_bowel", "small_bowel", "stomach")

@@ -9,7 +9,7 @@ from gitract.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choose_device", "likely_devices"]
+__all__ = ["choose_device", "is_out_of_memory", "likely_devices"]
 
 
 def likely_devices() -> list[str]:
@@ -53,3 +53,18 @@ def choose_device(name: str = "auto") -> "torch.device":
     if device.type == "mps" and not has_mps:
         raise InputError("Device 'mps': this machine has no Apple GPU; choose auto or cpu.")
     return device
+
+
+_OUT_OF_MEMORY = (
+    "not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED",
+    "Failed to allocate memory", "bad allocation",
+)  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or ONNX Runtime ended because memory was not enough.
+
+    A GPU raises a class of its own; a CPU says it in words alone.
+    """
+    words = str(error)
+    return isinstance(error, MemoryError) or any(phrase in words for phrase in _OUT_OF_MEMORY)

@@ -21,16 +21,18 @@ from torch import distributed, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gitract.data import Batch, Batches
+from gitract.devices import is_out_of_memory
 from gitract.errors import Cancelled, InputError
 from gitract.history import Row, write_history
+from gitract.looks import prepared_logits
 from gitract.losses import SegmentationLoss
 from gitract.metrics import dice, mean_over_patients
 from gitract.models.outputs import as_outputs
 from gitract.organs import Organ
-from gitract.predict import prepared_logits
 from gitract.prepared import Stack
 from gitract.progress import Progress, Report
 from gitract.recipe import Recipe
+from gitract.runner import Runner
 from gitract.torchvision_guard import ensure_torchvision
 
 ensure_torchvision()
@@ -245,7 +247,8 @@ def _channels_last(images: torch.Tensor) -> torch.Tensor:
 def stack_masks(network: nn.Module, stack: Stack, recipe: Recipe) -> np.ndarray:
     """A network's masks ``(organ, slice, row, column)`` of a prepared stack, on its own grid."""
     indices = range(len(stack.slices))
-    found = prepared_logits(network, stack.slices, indices, recipe.preparation)
+    runner = Runner(network, recipe.preparation.patch)
+    found = prepared_logits(runner, stack.slices, indices, recipe.preparation)
     return np.concatenate([(logits > 0).cpu().numpy() for _, logits in found]).swapaxes(0, 1)
 
 
@@ -622,7 +625,7 @@ def out_of_memory_explained(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of a GPU a subclass, of a CPU by its message
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         settings = recipe.optimisation
         cut = (
@@ -634,13 +637,6 @@ def out_of_memory_explained(recipe: Recipe) -> Iterator[None]:
             f"Out of memory: lower optimisation.batch_size (now {settings.batch_size}) or {cut}, "
             "or take a smaller network."
         ) from error
-
-
-_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return any(phrase in str(error) for phrase in _OUT_OF_MEMORY)
 
 
 def batch_size_for(
@@ -683,7 +679,7 @@ def largest_batch_size(
         try:
             _try_step(module, optimizer, training, device, 2 * size)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             break
         size *= 2

@@ -16,11 +16,10 @@ Batch and sizes are free. The model's whole configuration, with preparation and 
 in the file, under the name ``config.json``.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -30,7 +29,7 @@ from gitract.io._files import replaced_file
 from gitract.model_config import CONFIG_FILE, ModelConfig
 from gitract.model_store import ModelStore
 from gitract.models import load_network
-from gitract.models.padding import PadToMultiple
+from gitract.onnx_network import Answer, OnnxNetwork, disagreement, random_input, write_onnx
 from gitract.progress import Progress, Report, silent
 
 __all__ = ["ExportFormat", "export_model"]
@@ -42,10 +41,6 @@ _FORMATS: dict[str, ExportFormat] = {
     ".pt2": "torch-export",
     ".onnx": "onnx",
 }
-_OPSET = 17
-_ABSOLUTE, _RELATIVE = 1e-4, 1e-5  # the second is rounding error of large logits
-
-Answer = Callable[[torch.Tensor], torch.Tensor]
 
 
 def export_model(
@@ -116,46 +111,21 @@ def export_model(
                 f"as {chosen}."
             ) from error
         report(Progress(2, 3, f"Checking {path.name}"))
-        _check(answer, network, config, path)
+        if different := disagreement(answer, network, config):
+            raise InputError(f"{path} was not kept: it {different}.")
         report(Progress(3, 3, f"Wrote {path.name}"))
     return path
 
 
-def _random_input(network: nn.Module, config: ModelConfig, batch: int, extra: int) -> torch.Tensor:
-    """Sides that differ, and are divisible by what the network needs where `extra` is 0."""
-    multiple = max(m.multiple for m in network.modules() if isinstance(m, PadToMultiple))
-    sides = [n * multiple + extra for n in (2, 3, 4)]
-    dimensions = 3 if config.preparation.patch else 2
-    shape = (batch, config.preparation.channels, *sides[3 - dimensions :])
-    return torch.rand(shape, generator=torch.Generator().manual_seed(batch))
-
-
-@torch.inference_mode()
-def _check(answer: Answer, network: nn.Module, config: ModelConfig, path: Path) -> None:
-    for batch, extra in ((1, 0), (3, 5)):
-        images = _random_input(network, config, batch, extra)
-        expected = network(images)
-        try:
-            found = answer(images)
-        except (AssertionError, RuntimeError) as error:
-            raise InputError(
-                f"{path} was not kept: it does not take images of another size or number."
-            ) from error
-        if found.shape != expected.shape or not torch.allclose(
-            found, expected, rtol=_RELATIVE, atol=_ABSOLUTE
-        ):
-            raise InputError(f"{path} was not kept: it does not answer as the model does.")
-
-
 def _write_torchscript(network: nn.Module, config: ModelConfig, path: Path) -> Answer:
     with torch.no_grad():
-        traced = torch.jit.trace(network, _random_input(network, config, 2, 8), check_trace=False)
+        traced = torch.jit.trace(network, random_input(network, config, 2, 8), check_trace=False)
     torch.jit.save(traced, path, _extra_files={CONFIG_FILE: config.model_dump_json(indent=2)})
     return torch.jit.load(path)
 
 
 def _write_torch_export(network: nn.Module, config: ModelConfig, path: Path) -> Answer:
-    images = _random_input(network, config, 2, 8)
+    images = random_input(network, config, 2, 8)
     free = {axis: torch.export.Dim.AUTO for axis in range(images.ndim) if axis != 1}
     program = torch.export.export(network, (images,), dynamic_shapes=(free,))
     with path.open("wb") as file:
@@ -167,42 +137,8 @@ def _write_torch_export(network: nn.Module, config: ModelConfig, path: Path) -> 
 
 
 def _write_onnx(network: nn.Module, config: ModelConfig, path: Path) -> Answer:
-    """By the tracing exporter: the newer one needs one more library and gains nothing here."""
-    try:
-        import onnx
-        import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import (
-            Fail,
-            InvalidArgument,
-            RuntimeException,
-        )
-    except ImportError as error:
-        raise InputError(
-            "ONNX files need the libraries onnx and onnxruntime: "
-            "pip install 'napari-gitract[export]'."
-        ) from error
-    images = _random_input(network, config, 2, 8)
-    sides = ("slices", "rows", "columns")[5 - images.ndim :]
-    free = {0: "batch", **dict(enumerate(sides, start=2))}
-    choosable = "dynamo" in inspect.signature(torch.onnx.export).parameters  # from torch 2.5 on
-    tracing: dict[str, Any] = {"dynamo": False} if choosable else {}
-    torch.onnx.export(
-        network, (images,), str(path), input_names=["image"], output_names=["logits"],
-        dynamic_axes={"image": free, "logits": free}, opset_version=_OPSET, **tracing,
-    )  # fmt: skip
-    written = onnx.load(path)
-    onnx.helper.set_model_props(written, {CONFIG_FILE: config.model_dump_json(indent=2)})
-    onnx.save(written, path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def answer(images: torch.Tensor) -> torch.Tensor:
-        try:
-            (logits,) = session.run(["logits"], {"image": images.numpy()})
-        except (Fail, InvalidArgument, RuntimeException) as error:
-            raise RuntimeError(str(error)) from error
-        return torch.from_numpy(logits)
-
-    return answer
+    write_onnx(network, config, path)
+    return OnnxNetwork(path)
 
 
 _WRITERS: dict[str, Callable[[nn.Module, ModelConfig, Path], Answer]] = {

@@ -23,6 +23,7 @@ from torch import nn
 from gitract.augment import augment
 from gitract.devices import choose_device
 from gitract.errors import Cancelled, InputError, Stopped
+from gitract.looks import Look, prepared_logits
 from gitract.losses import SegmentationLoss
 from gitract.model_card import fine_tuning_card
 from gitract.model_config import ModelConfig
@@ -30,10 +31,11 @@ from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network, save_model
 from gitract.organs import Organ
 from gitract.orientation import turn_upright
-from gitract.predict import check_finite, chosen_slices, masks_of_slices, on_device, prepared_logits
+from gitract.predict import check_finite, chosen_slices, masks_of_slices
 from gitract.preparation import Prepared, network_input, prepare_scan, prepare_slice_masks
 from gitract.progress import Progress, Report, silent
 from gitract.recipe import Augmentation
+from gitract.runner import Runner, on_device
 from gitract.scan import Scan, Segmentation
 from gitract.strict import StrictModel
 
@@ -306,7 +308,7 @@ class _Lesson:
         remembered = {
             index: mask
             for batch, logits in prepared_logits(
-                network, self.prepared.slices, others, self.config.preparation
+                Runner(network), self.prepared.slices, others, self.config.preparation
             )
             for index, mask in zip(batch, (logits > 0).cpu(), strict=True)
             if mask[~taught].any()
@@ -318,7 +320,9 @@ class _Lesson:
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """The network's masks of some slices, on the scan's grid, batch by batch."""
         network.eval()
-        return masks_of_slices(network, self.prepared, slices, self.config.preparation)
+        return masks_of_slices(
+            Look(Runner(network), self.prepared, self.config.preparation), slices
+        )
 
     def _draw(
         self, material: "_Material", generator: torch.Generator

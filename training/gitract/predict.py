@@ -1,37 +1,43 @@
 """Scan in, segmentation out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
 
 from gitract._version import __version__
 from gitract.baseline import slice_digests
+from gitract.decision import Decision, tidied
 from gitract.devices import choose_device
 from gitract.errors import InputError
-from gitract.model_config import Preparation
-from gitract.model_store import ModelStore
+from gitract.looks import Look
+from gitract.model_config import ModelConfig
+from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network
-from gitract.orientation import turn_upright
-from gitract.patches import logits_by_patches
-from gitract.preparation import Prepared, network_input, prepare_scan
+from gitract.models.ensemble import mean_logits
+from gitract.onnx_network import stored_onnx
+from gitract.orientation import Turn, turn_upright
+from gitract.preparation import prepare_scan
 from gitract.progress import Progress, Report, silent
-from gitract.scan import Scan, Segmentation
+from gitract.runner import Runner, on_device
+from gitract.scan import Scan, Segmentation, Spacing
+from gitract.views import Views
 
-__all__ = [
-    "Segmenter",
-    "check_finite",
-    "chosen_slices",
-    "masks_of_slices",
-    "on_device",
-    "prepared_logits",
-]
+__all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
 
-_BATCH = {"cpu": 8, "cuda": 32, "mps": 16}
-_PATCHES = {"cpu": 1, "cuda": 4, "mps": 1}
+Arrived = Callable[[list[int], npt.NDArray[np.bool_]], None]
+
+_BATCH = 8  # slices that are brought to the scan's own grid at once
+_PROBE = 4
+"""Every so many slices are looked at first; those between two silent ones are left out."""
+_SILENT = math.log(0.02 / 0.98)  # nowhere is an organ more likely than 2 %
+_WORTH_PROBING = 32  # slices; of fewer nothing is won
 
 
 def chosen_slices(slices: Iterable[int] | None, count: int) -> list[int]:
@@ -63,89 +69,17 @@ def check_finite(scan: Scan) -> None:
         raise InputError(f"{scan.name} holds voxels that are not finite numbers: repair it.")
 
 
-def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network, in the memory layout that suits 2-D convolutions where it has them."""
-    flat = all(parameter.dim() < 5 for parameter in network.parameters())
-    layout = torch.channels_last if flat else torch.preserve_format
-    return network.to(device, memory_format=layout)  # type: ignore[call-overload]
-
-
-@torch.inference_mode()
-def prepared_logits(
-    network: nn.Module,
-    slices: torch.Tensor,
-    indices: Sequence[int],
-    preparation: Preparation,
-    report: Report = silent,
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Run a network over prepared slices, batch by batch; a 3-D one patch by patch first.
-
-    Parameters
-    ----------
-    network
-        In evaluation mode, on its device.
-    slices
-        ``(slice, row, column)`` of `gitract.preparation.Prepared`, all of the stack, on the
-        CPU, also in half precision.
-    indices
-        Slices wanted, ascending.
-    preparation
-        The model's.
-    report
-        Called after each batch of slices or patches, with those done.
-
-    Yields
-    ------
-    tuple of list of int and torch.Tensor
-        The slices of the batch and their logits ``(slice, organ, row, column)`` on the
-        network's device.
-    """
-    device = next(network.parameters()).device
-    if preparation.patch:
-        size = _PATCHES.get(device.type, 1)
-        volume = logits_by_patches(
-            network, slices, preparation.patch, wanted=indices, batch=size, report=report
-        )
-        for batch in _batches(indices, device):
-            yield batch, volume[:, batch].transpose(0, 1)
-        return
-    done = 0
-    for batch in _batches(indices, device):
-        images = network_input(slices, batch, preparation)
-        logits = network(images.to(device, memory_format=torch.channels_last))
-        done += len(batch)
-        report(Progress(done, len(indices), f"Segmented {done} of {len(indices)} slices"))
-        yield batch, logits
-
-
-def _batches(indices: Sequence[int], device: torch.device) -> Iterator[list[int]]:
-    size = _BATCH.get(device.type, 8)
-    for first in range(0, len(indices), size):
-        yield list(indices[first : first + size])
-
-
-@torch.inference_mode()
 def masks_of_slices(
-    network: nn.Module,
-    prepared: Prepared,
-    indices: Sequence[int],
-    preparation: Preparation,
-    report: Report = silent,
-) -> Iterator[tuple[list[int], np.ndarray]]:
+    look: Look, indices: Sequence[int]
+) -> Iterator[tuple[list[int], npt.NDArray[np.bool_]]]:
     """Outline slices of a scan, batch by batch, deciding on the scan's own grid.
 
     Parameters
     ----------
-    network
-        In evaluation mode, on its device.
-    prepared
-        The scan.
+    look
+        A network's view of the scan.
     indices
         The scan's slices wanted, ascending.
-    preparation
-        The model's.
-    report
-        Called as by `prepared_logits`.
 
     Yields
     ------
@@ -153,56 +87,90 @@ def masks_of_slices(
         The slices of the batch and their masks, bool ``(slice, organ, row, column)``:
         where the logit is above 0, which is a probability above one half.
     """
-    needed = prepared.needed(indices)
-    found = prepared_logits(network, prepared.slices, needed, preparation, report)
-    logits: dict[int, torch.Tensor] = {}
-    for batch in _batches(indices, next(network.parameters()).device):
-        places = prepared.needed(batch)
-        logits = {place: maps for place, maps in logits.items() if place >= places[0]}
-        while places[-1] not in logits:
-            logits.update(zip(*next(found), strict=True))
-        maps = torch.stack([logits[place] for place in places])
-        yield batch, (prepared.back(maps, batch) > 0).cpu().numpy()
+    batches = _batches(indices)
+    for batch, (logits, _) in zip(batches, look.logits(batches), strict=True):
+        yield batch, (logits > 0).cpu().numpy()
+
+
+def _batches(indices: Sequence[int]) -> list[list[int]]:
+    return [sorted(indices[i : i + _BATCH]) for i in range(0, len(indices), _BATCH)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """A model, ready to look at scans."""
+
+    info: ModelInfo
+    config: ModelConfig
+    runner: Runner
 
 
 class Segmenter:
-    """A model on a device, ready to outline scans.
+    """A model on a device, ready to outline scans; or several, whose answers are averaged.
 
     Parameters
     ----------
     model
-        Id of an installed version or a model folder; None for the active version.
+        Id of an installed version or a model folder; None for the active version. Several
+        of them segment by the mean of their probabilities; they may differ in everything
+        but the organs.
     device
         ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
     store
         Where versions are looked up; the user's when not given.
+    decision
+        How probabilities become contours.
+    views
+        How the scan is looked at: test-time augmentation.
 
     Attributes
     ----------
     model : ModelInfo
+        The first.
+    config : ModelConfig
+        Of the first.
     device : str
 
     Raises
     ------
     InputError
-        No such model or device, or the model is damaged.
+        No such model or device, a model is damaged, the models outline different organs, or
+        the decision does not fit them.
     """
 
     def __init__(
         self,
-        model: str | Path | None = None,
+        model: str | Path | Sequence[str | Path] | None = None,
         *,
         device: str = "auto",
         store: ModelStore | None = None,
+        decision: Decision | None = None,
+        views: Views | None = None,
     ) -> None:
         chosen = choose_device(device)
-        self.model = (store or ModelStore()).find(model)
-        network, self.config = load_network(self.model.path)
+        store = store or ModelStore()
+        names = [model] if model is None or isinstance(model, (str, Path)) else list(model)
+        self._members = [_loaded(store.find(name), chosen, store) for name in names]
+        self.model, self.config = self._members[0].info, self._members[0].config
         self.device = str(chosen)
-        self._network = on_device(network, chosen)
+        self.decision = decision or Decision()
+        self.views = views or Views()
+        for member in self._members:
+            if member.config.organs != self.config.organs:
+                raise InputError(
+                    f"{member.info.id} outlines other organs than {self.model.id}: take models "
+                    "of the same organs."
+                )
+        self._thresholds = self.decision.thresholds(self.config.organs)
 
     def segment(
-        self, scan: Scan, *, slices: Iterable[int] | None = None, report: Report = silent
+        self,
+        scan: Scan,
+        *,
+        slices: Iterable[int] | None = None,
+        first: int | None = None,
+        arrived: Arrived | None = None,
+        report: Report = silent,
     ) -> Segmentation:
         """Outline the organs of a scan.
 
@@ -212,6 +180,12 @@ class Segmenter:
             Its voxels are not changed.
         slices
             0-based slices to outline; the others stay empty. None for all.
+        first
+            The slice whose neighbourhood is done first.
+        arrived
+            Called with slices as soon as they are outlined, and their masks ``(slice, organ,
+            row, column)`` as on the scan; rules about the whole stack are applied after all
+            of them.
         report
             Called after each batch, with the slices done; of a 3-D network with the patches.
 
@@ -225,22 +199,54 @@ class Segmenter:
         Raises
         ------
         InputError
-            A slice is not in the scan, a voxel is not a finite number, or the slices are
-            not axial.
+            A slice is not in the scan, a voxel is not a finite number, the slices are not
+            axial, or memory is not enough.
         """
         indices = chosen_slices(slices, len(scan.voxels))
         check_finite(scan)
         report(Progress(0, len(indices), "Preparing the scan"))
         turn = turn_upright(scan)
-        voxels = turn.upright(scan.voxels)
-        preparation = self.config.preparation
-        prepared = prepare_scan(voxels, turn.spacing(scan.spacing), preparation)
-        masks = np.zeros((len(self.config.organs), *scan.shape), dtype=np.bool_)
-        for batch, found in masks_of_slices(self._network, prepared, indices, preparation, report):
-            masks[:, batch] = turn.back(found).swapaxes(0, 1)
+        voxels, spacing = turn.upright(scan.voxels), turn.spacing(scan.spacing)
+        looks = self._looks(voxels, spacing)
+        contours = _Contours(
+            (len(self.config.organs), *scan.shape), self.decision, self._thresholds
+        )
+        for batch, logits in _in_good_order(looks, indices, first, contours.least, report):
+            found = contours.add(batch, logits, turn)
+            if arrived is not None:
+                arrived(batch, found)
+        masks = contours.masks
+        if self.decision.tidies:
+            masks = tidied(masks, contours.likely, scan.spacing, self.decision, self.config.organs)
         return self._segmentation(scan, masks, indices)
 
+    def _looks(self, voxels: np.ndarray, spacing: Spacing) -> list[Look]:
+        """Each model's, in each of the views."""
+        looks = []
+        for member in self._members:
+            for view in self.views.all:
+                preparation = view.prepared_as(member.config.preparation)
+                prepared = prepare_scan(voxels, spacing, preparation)
+                looks.append(Look(member.runner, prepared, preparation, view.mirrored))
+        return looks
+
     def _segmentation(self, scan: Scan, masks: np.ndarray, indices: list[int]) -> Segmentation:
+        provenance: dict[str, object] = {
+            "model": self.model.id,
+            "weights_sha256": self.config.weights_sha256,
+            "software": f"napari-gitract {__version__}",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "slices": indices,
+        }
+        if len(self._members) > 1:
+            provenance["models"] = [
+                {"model": member.info.id, "weights_sha256": member.config.weights_sha256}
+                for member in self._members
+            ]
+        if self.decision != Decision():
+            provenance["decision"] = self.decision.model_dump(mode="json", exclude_defaults=True)
+        if self.views != Views():
+            provenance["views"] = self.views.model_dump(mode="json", exclude_defaults=True)
         found = Segmentation(
             masks=masks,
             spacing=scan.spacing,
@@ -249,14 +255,102 @@ class Segmenter:
             name=scan.name,
             slice_numbers=scan.slice_numbers,
             stored=scan.stored,
-            provenance={
-                "model": self.model.id,
-                "weights_sha256": self.config.weights_sha256,
-                "software": f"napari-gitract {__version__}",
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "slices": indices,
-            },
+            provenance=provenance,
+            remarks=tuple(dict.fromkeys(r for m in self._members for r in m.runner.remarks)),
         )
         # One dictionary, filled in two steps: the baseline is made of the finished labels.
-        found.provenance["baseline"] = slice_digests(found.labels().array)  # type: ignore[index]
+        provenance["baseline"] = slice_digests(found.labels().array)
         return found
+
+
+class _Contours:
+    """Masks ``(organ, slice, row, column)`` that fill up batch by batch.
+
+    `likely` is above the lower threshold of a hysteresis; `least` the lowest logit that
+    matters.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], decision: Decision, thresholds: Sequence[float]
+    ) -> None:
+        self.masks: npt.NDArray[np.bool_] = np.zeros(shape, dtype=np.bool_)
+        self._levels = torch.tensor(thresholds).logit()[:, None, None]
+        self.least = float(self._levels.min())
+        self.likely: npt.NDArray[np.bool_] | None = None
+        if decision.hysteresis is not None:
+            self.least = math.log(decision.hysteresis / (1.0 - decision.hysteresis))
+            self.likely = np.zeros(shape, dtype=np.bool_)
+
+    def add(self, batch: list[int], logits: torch.Tensor, turn: Turn) -> npt.NDArray[np.bool_]:
+        """Decide on slices; their masks ``(slice, organ, row, column)`` as the scan is stored."""
+        found = turn.back((logits > self._levels.to(logits)).cpu().numpy())
+        self.masks[:, batch] = found.swapaxes(0, 1)
+        if self.likely is not None:
+            likely = turn.back((logits > self.least).cpu().numpy())
+            self.likely[:, batch] = likely.swapaxes(0, 1)
+        return found
+
+
+def _loaded(info: ModelInfo, device: torch.device, store: ModelStore) -> _Member:
+    network, config = load_network(info.path)
+    on_cpu = stored_onnx(network, config, store.home) if device.type == "cpu" else None
+    runner = Runner(on_device(network, device), config.preparation.patch, on_cpu=on_cpu)
+    return _Member(info, config, runner)
+
+
+def _in_good_order(
+    looks: Sequence[Look],
+    indices: Sequence[int],
+    first: int | None,
+    level: float,
+    report: Report,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """The mean of the looks' logits on the scan's grid, of all slices that may show an organ.
+
+    A few slices spread over the stack come first. Those between two of them on which no
+    organ is likely anywhere are left out: the stack is longer than the organs.
+    """
+    total = sum(look.steps(indices) for look in looks)
+    done = 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done = min(done + count, total)
+        unit = "slices" if total == len(indices) * len(looks) else "patches"
+        report(Progress(done, total, f"Segmented {done} of {total} {unit}"))
+
+    flat = all(look.runner.patch is None for look in looks)
+    whole = list(indices) == list(range(indices[0], indices[-1] + 1))
+    probing = flat and whole and len(indices) >= _WORTH_PROBING
+    probes = sorted({*indices[::_PROBE], indices[-1]}) if probing else list(indices)
+    silent_ones: set[int] = set()
+    for batch, logits, peaks in _together(looks, _near_first(probes, first), level, step):
+        silent_ones |= {i for i, peak in zip(batch, peaks.tolist(), strict=True) if peak < _SILENT}
+        yield batch, logits
+    if not probing:
+        return
+    rest: list[int] = []
+    for low, high in pairwise(probes):
+        if not {low, high} <= silent_ones:
+            rest += range(low + 1, high)
+    step((len(indices) - len(probes) - len(rest)) * len(looks))
+    for batch, logits, _ in _together(looks, _near_first(rest, first), level, step):
+        yield batch, logits
+
+
+def _near_first(indices: Sequence[int], first: int | None) -> list[int]:
+    return list(indices) if first is None else sorted(indices, key=lambda i: abs(i - first))
+
+
+def _together(
+    looks: Sequence[Look], indices: Sequence[int], level: float, step: Callable[[int], None]
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Slices, their mean logits ``(slice, organ, row, column)``, and the largest of each slice."""
+    batches = _batches(indices)
+    # A mean may be above a level that one of its parts is below.
+    kept = level if len(looks) == 1 else -math.inf
+    for batch, *answers in zip(
+        batches, *(look.logits(batches, kept, step) for look in looks), strict=True
+    ):
+        peaks = torch.stack([peak.amax(dim=1).cpu() for _, peak in answers]).amax(dim=0)
+        yield batch, mean_logits([logits.to(answers[0][0].device) for logits, _ in answers]), peaks

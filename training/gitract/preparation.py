@@ -71,17 +71,17 @@ class Prepared:
         return min(int((index + 0.5) * self.grid[0] / self.shape[0]), self.grid[0] - 1)
 
     def back(self, maps: torch.Tensor, indices: Sequence[int] | None = None) -> torch.Tensor:
-        """Bring logits to the scan's own grid, by linear interpolation.
+        """Bring logits to the scan's own grid: `along_stack`, then `in_plane`."""
+        return self.in_plane(self.along_stack(maps, indices))
 
-        What the crop cut off gets the logit `NOTHING`. Interpolation never exceeds its
-        neighbours, so a map that is nowhere above 0 stays empty, and most maps are: they
-        are not resampled but filled with `NOTHING`.
+    def along_stack(self, maps: torch.Tensor, indices: Sequence[int] | None = None) -> torch.Tensor:
+        """Bring logits to the scan's own slices, by linear interpolation.
 
         Parameters
         ----------
         maps
-            Logits ``(slice, organ, row, column)``, cropped as `slices`, of the prepared
-            slices ``needed(indices)``, in that order.
+            Logits ``(slice, organ, row, column)`` of the prepared slices ``needed(indices)``,
+            in that order.
         indices
             The scan's slices that are wanted, ascending. None for all; then `maps` are of
             all prepared slices.
@@ -89,13 +89,36 @@ class Prepared:
         Returns
         -------
         torch.Tensor
-            Logits ``(slice, organ, row, column)`` of the slices wanted, with the scan's
-            rows and columns.
+            Logits ``(slice, organ, row, column)`` of the slices wanted.
         """
-        if self.grid[0] != self.shape[0]:
-            maps = self._along_stack(maps, indices)
+        if self.grid[0] == self.shape[0]:
+            return maps
+        below, above, share = self._between(range(self.shape[0]) if indices is None else indices)
+        needed = torch.tensor(range(self.grid[0]) if indices is None else self.needed(indices))
+        low, high = (torch.searchsorted(needed, part).to(maps.device) for part in (below, above))
+        return torch.lerp(maps[low], maps[high], share.to(maps)[:, None, None, None])
+
+    def in_plane(self, maps: torch.Tensor, level: float = 0.0) -> torch.Tensor:
+        """Bring logits to the scan's own rows and columns, by linear interpolation.
+
+        What the crop cut off gets the logit `NOTHING`. Interpolation never exceeds its
+        neighbours, so a map that is nowhere above a level stays below it, and most maps do:
+        they are not resampled but filled with `NOTHING`.
+
+        Parameters
+        ----------
+        maps
+            Logits ``(slice, organ, row, column)``, cropped as `slices`.
+        level
+            The lowest logit that matters.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits ``(slice, organ, row, column)`` with the scan's rows and columns.
+        """
         found = maps.new_full((*maps.shape[:2], *self.shape[1:]), NOTHING)
-        present = maps.amax(dim=(2, 3)) > 0
+        present = maps.amax(dim=(2, 3)) > level
         if present.any():
             found[present] = functional.interpolate(
                 self._uncropped(maps[present][:, None]),
@@ -116,12 +139,6 @@ class Prepared:
         places = places.clamp(0, self.grid[0] - 1)
         below = places.floor().long()
         return below, (below + 1).clamp_max(self.grid[0] - 1), places - below
-
-    def _along_stack(self, maps: torch.Tensor, indices: Sequence[int] | None) -> torch.Tensor:
-        below, above, share = self._between(range(self.shape[0]) if indices is None else indices)
-        needed = torch.tensor(range(self.grid[0]) if indices is None else self.needed(indices))
-        low, high = (torch.searchsorted(needed, part).to(maps.device) for part in (below, above))
-        return torch.lerp(maps[low], maps[high], share.to(maps)[:, None, None, None])
 
 
 def prepared_size(

@@ -7,7 +7,7 @@ No file format and no torch here.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ __all__ = [
     "Stored",
     "axial_affine",
     "corners_apart",
+    "flattened",
     "scaled_affine",
     "united",
 ]
@@ -241,6 +242,16 @@ class FlatLabels(NamedTuple):
     overlap_voxels: int
 
 
+def flattened(masks: npt.NDArray[np.bool_], organs: Sequence[Organ]) -> npt.NDArray[np.uint8]:
+    """Masks ``(organ, …)`` as one label image ``(…)``, by the rule of `Segmentation.labels`."""
+    array = np.zeros(masks.shape[1:], dtype=np.uint8)
+    for organ, mask in sorted(
+        zip(organs, masks, strict=True), key=lambda pair: (pair[0].name != "body", pair[0].id)
+    ):
+        array[mask] = organ.id
+    return array
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """One mask for each organ on the grid of a scan; organs may overlap.
@@ -394,14 +405,8 @@ class Segmentation:
         bowel over large bowel, from the organ that is easiest to tell to the hardest.
         The outline of the body, which holds them all, yields to every other.
         """
-        array = np.zeros(self.shape, dtype=np.uint8)
-        for organ, mask in sorted(
-            zip(self.organs, self.masks, strict=True),
-            key=lambda pair: (pair[0].name != "body", pair[0].id),
-        ):
-            array[mask] = organ.id
         overlap = int(np.count_nonzero(self.masks.sum(axis=0, dtype=np.uint8) > 1))
-        return FlatLabels(array, overlap)
+        return FlatLabels(flattened(self.masks, self.organs), overlap)
 
     @cached_property
     def volumes_ml(self) -> dict[str, float]:

@@ -35,10 +35,11 @@ from gitract.model_config import CARD_FILE, CONFIG_FILE, ModelConfig, read_model
 from gitract.models import save_model
 from gitract.models.weights import build_network, is_from_a_hub, start_from
 from gitract.organs import Organ
-from gitract.predict import Segmenter, on_device
+from gitract.predict import Segmenter
 from gitract.prepared import Stack, prepared_stacks
 from gitract.progress import Report, silent
 from gitract.recipe import IMAGENET, Recipe, read_recipe
+from gitract.runner import on_device
 
 __all__ = [
     "EVALUATION_FILE",

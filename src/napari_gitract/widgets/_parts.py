@@ -3,12 +3,12 @@
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QAbstractItemView,
     QFormLayout,
     QHBoxLayout,
     QHeaderView,
     QLabel,
-    QPushButton,
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
@@ -43,7 +43,7 @@ def form() -> QFormLayout:
     return layout
 
 
-def button_row(*buttons: QPushButton) -> QHBoxLayout:
+def button_row(*buttons: QAbstractButton) -> QHBoxLayout:
     """Buttons side by side, sharing the width."""
     row = QHBoxLayout()
     row.setContentsMargins(0, 0, 0, 0)

@@ -1,6 +1,7 @@
 """Segment: an Image layer becomes a Labels layer of organs, with their volumes."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QHBoxLayout,
@@ -28,9 +30,9 @@ from napari_gitract.layers import (
     painted_volumes,
     scan_from_layer,
     segmentation_from_layer,
-    segmentation_to_layer,
     usual_suffix,
 )
+from napari_gitract.live import LiveLabels
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._panel import JobBar, Panel
 from napari_gitract.widgets._parts import (
@@ -57,6 +59,7 @@ SAVE_AS = (
     "DICOM RT Structure Set (*.rtstruct.dcm);;DICOM SEG (*.seg.dcm);;"
     "NIfTI (*.nii.gz *.nii);;TIFF (*.tif);;Run lengths (*.csv)"
 )
+CLOSED = "The scan or its contours were closed meanwhile: nothing was added."
 NO_IMAGE = "Load a scan first: drop its folder on the viewer, or use Load scan."
 
 
@@ -72,6 +75,7 @@ class Segment(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.result: Labels | None = None
+        self._live: LiveLabels | None = None
         self.image = LayerChoice(self.viewer, Image)
         self.image.chosen.connect(self.update_state)
         self.model = ModelChoice()
@@ -81,6 +85,12 @@ class Segment(Panel):
         self.slices.setToolTip("Slices are counted from 0, as on the viewer's slider.")
         self.slices.currentTextChanged.connect(self.update_state)
         self.range_row, self.first, self.last = _range_row()
+        self.tidy = QCheckBox("Tidy up")
+        self.tidy.setToolTip("Keep one stomach, drop islands under 0.5 mL, fill pinholes.")
+        self.several_views = QCheckBox("Look three times")
+        self.several_views.setToolTip(
+            "Test-time augmentation: average what is seen at three sizes. Thrice as slow."
+        )
         self.segment_button = QPushButton("Segment")
         self.segment_button.setToolTip("Outline the organs; the result is a new Labels layer.")
         self.segment_button.clicked.connect(self.segment)
@@ -112,6 +122,7 @@ class Segment(Panel):
         fields.addRow("Slices", self.slices)
         self.column.addLayout(fields)
         self.column.addWidget(self.range_row)
+        self.column.addLayout(button_row(self.tidy, self.several_views))
         self.column.addWidget(self.segment_button)
         self.column.addWidget(self.bar)
         self.column.addWidget(self.hint)
@@ -134,21 +145,37 @@ class Segment(Panel):
         model = self.model.info
         model_id = None if model is None else model.id
         device = self.device.device
+        tidy, several_views = self.tidy.isChecked(), self.several_views.isChecked()
+        first = current_slice(self.viewer, image)
+        live = LiveLabels(self.viewer, image, name=f"{image.name} · segmenting")
 
         def work(report: Report) -> tuple[Segmentation, np.ndarray, dict[str, float]]:
             report(Progress(0, 0, "Loading the model"))
+            from gitract.decision import TIDY
             from gitract.predict import Segmenter
+            from gitract.views import SEVERAL_VIEWS
 
-            segmenter = Segmenter(model_id, device=device)
-            segmentation = segmenter.segment(scan, slices=slices, report=report)
+            segmenter = Segmenter(
+                model_id,
+                device=device,
+                decision=TIDY if tidy else None,
+                views=SEVERAL_VIEWS if several_views else None,
+            )
+            arrived = partial(live.arrived, segmenter.model.organs)
+            segmentation = segmenter.segment(
+                scan, slices=slices, first=first, arrived=arrived, report=report
+            )
             # Whole-stack passes, a tenth of a second each on a slow machine: done here, not
             # on the GUI thread.
             return segmentation, segmentation.labels().array, segmentation.volumes_ml
 
         def add(result: tuple[Segmentation, np.ndarray, dict[str, float]]) -> None:
-            self._add(*result, image, slices)
+            self._add(*result, live, image, slices)
 
-        self.run(f"Segmenting {image.name}", work, self.bar, add)
+        self._live = live
+        job = self.run(f"Segmenting {image.name}", work, self.bar, add)
+        job.progressed.connect(live.show)
+        job.ended.connect(live.drop)
 
     def _chosen_slices(self, image: Image) -> range | None:
         if self.slices.currentText() == WHOLE:
@@ -168,17 +195,15 @@ class Segment(Panel):
         segmentation: Segmentation,
         labels: np.ndarray,
         volumes_ml: Mapping[str, float],
+        live: LiveLabels,
         image: Image,
         slices: range | None,
     ) -> None:
-        if image not in self.viewer.layers:
-            say(self.hint, "The scan was closed meanwhile: its contours were not added.")
+        if live.closed:
+            say(self.hint, CLOSED)
             return
         model = segmentation.provenance.get("model", "segmentation")
-        data, attributes, _ = segmentation_to_layer(
-            segmentation, image, name=f"{image.name} · {model}", flat=labels
-        )
-        self.result = self.viewer.add_labels(data, **attributes)
+        self.result = live.complete(segmentation, labels, f"{image.name} · {model}")
         self._show_volumes(segmentation.organs, volumes_ml)
         if slices is None:
             say(self.hint, "Correct it with napari's brush, then use Fine-tune.")
@@ -210,6 +235,9 @@ class Segment(Panel):
             self.result = None
             self._show_volumes((), {})
             self.update_state()
+        if self.busy and self.job is not None and self._live is not None and self._live.closed:
+            self.job.cancel()
+            say(self.hint, CLOSED)
 
     def _measure(self) -> None:
         """Volumes of the result as it is painted now."""

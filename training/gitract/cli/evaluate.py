@@ -9,7 +9,20 @@ from rich import box
 from rich.table import Table
 
 from gitract import INTENDED_USE
-from gitract.cli._common import Device, Json, Model, cell, out, print_result, progress_bar
+from gitract.cli._asking import (
+    Holes,
+    Hysteresis,
+    Islands,
+    Mirror,
+    Models,
+    OnePart,
+    Thresholds,
+    Tidy,
+    Tta,
+    asked_decision,
+    asked_views,
+)
+from gitract.cli._common import Device, Json, cell, out, print_result, progress_bar
 from gitract.errors import InputError
 from gitract.progress import Progress
 
@@ -21,7 +34,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of labelled scans.")],
-    model: Model = None,
+    model: Models = None,
     cases: Annotated[
         str | None, typer.Option(help="Patients or scans, as case20,case16_day0; default: all.")
     ] = None,
@@ -30,6 +43,14 @@ def evaluate(
         typer.Option(help="Recipe whose sources tell what is in the folder; default: found out."),
     ] = None,
     device: Device = "auto",
+    tta: Tta = False,
+    mirror: Mirror = False,
+    tidy: Tidy = False,
+    threshold: Thresholds = None,
+    hysteresis: Hysteresis = None,
+    smallest_ml: Islands = None,
+    largest_hole_mm2: Holes = None,
+    one_part: OnePart = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Also write a report, HTML.")
     ] = None,
@@ -44,6 +65,7 @@ def evaluate(
 ) -> None:
     """Score a model on labelled scans, by patient and organ."""
     chosen_reading = _reading(reading)
+    decision = asked_decision(tidy, threshold, hysteresis, smallest_ml, largest_hole_mm2, one_part)
     for path in (output, json_file):
         _check_file(path)
     with progress_bar(as_json) as report:
@@ -56,7 +78,9 @@ def evaluate(
 
         if curves is not None:
             read_curves(curves)  # before the work
-        segmenter = Segmenter(model, device=device)
+        segmenter = Segmenter(
+            model, device=device, decision=decision, views=asked_views(tta, mirror)
+        )
         chosen = [case.strip() for case in cases.split(",")] if cases else None
         sources = read_recipe(recipe_file(config)).sources if config else ()
         evaluation = score(segmenter, data, cases=chosen, sources=sources, report=report)

@@ -8,11 +8,23 @@ import typer
 from rich.table import Table
 
 from gitract import INTENDED_USE
+from gitract.cli._asking import (
+    Holes,
+    Hysteresis,
+    Islands,
+    Mirror,
+    Models,
+    OnePart,
+    Thresholds,
+    Tidy,
+    Tta,
+    asked_decision,
+    asked_views,
+)
 from gitract.cli._common import (
     Device,
     Json,
     Key,
-    Model,
     SpacingOption,
     out,
     parse_organs,
@@ -49,17 +61,26 @@ ScanOption = Annotated[
 def segment(
     scan: Annotated[Path, typer.Argument(help=_INPUT)],
     output: Annotated[Path, typer.Option("-o", "--output", help=_LABEL_OUTPUTS)],
-    model: Model = None,
+    model: Models = None,
     device: Device = "auto",
     slices: Annotated[
         str | None, typer.Option(help="0-based, as 40:60 or 40,52,63; default: all.")
     ] = None,
+    tta: Tta = False,
+    mirror: Mirror = False,
+    tidy: Tidy = False,
+    threshold: Thresholds = None,
+    hysteresis: Hysteresis = None,
+    smallest_ml: Islands = None,
+    largest_hole_mm2: Holes = None,
+    one_part: OnePart = None,
     key: Key = None,
     spacing: SpacingOption = None,
     as_json: Json = False,
 ) -> None:
     """Outline the organs of a scan."""
     chosen, millimetres = parse_slices(slices), parse_spacing(spacing)
+    decision = asked_decision(tidy, threshold, hysteresis, smallest_ml, largest_hole_mm2, one_part)
     with progress_bar(as_json) as report:
         report(Progress(0, 0, "Loading the model"))
         from gitract.io import check_output, read_scan, write_segmentation
@@ -69,7 +90,9 @@ def segment(
         check_output(output, scan=loaded)
         from gitract.predict import Segmenter
 
-        segmenter = Segmenter(model, device=device)
+        segmenter = Segmenter(
+            model, device=device, decision=decision, views=asked_views(tta, mirror)
+        )
         found = segmenter.segment(loaded, slices=chosen, report=report)
         written = write_segmentation(found, output)
     content = {
@@ -80,13 +103,13 @@ def segment(
         "spacing_mm": found.spacing,
         "volumes_ml": found.volumes_ml,
         "overlap_voxels": found.labels().overlap_voxels,
-        "remarks": loaded.remarks,
+        "remarks": (*loaded.remarks, *found.remarks),
         "intended_use": INTENDED_USE,
     }
 
     def show() -> None:
         out.print(_volumes(found))
-        _print_remarks(loaded.remarks)
+        _print_remarks((*loaded.remarks, *found.remarks))
         out.print(f"Written to {written} with {segmenter.model.id}.", soft_wrap=True)
         out.print(INTENDED_USE)
 

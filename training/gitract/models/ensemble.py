@@ -13,14 +13,25 @@ from gitract.model_config import ModelConfig, NetworkConfig
 from gitract.models.registry import create_model, network_dimensions, register
 from gitract.models.weights import build_network, load_network
 
-__all__ = ["Ensemble", "ensemble", "ensemble_of"]
+__all__ = ["Ensemble", "ensemble", "ensemble_of", "mean_logits"]
+
+
+def mean_logits(answers: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The logit of the mean of several answers' probabilities.
+
+    With logits x, the mean of sigmoid(x) and its complement are summed as logarithms, so
+    that no probability near 0 or 1 is rounded away.
+    """
+    if len(answers) == 1:
+        return answers[0]
+    logits = torch.stack(list(answers))
+    present = torch.logsumexp(functional.logsigmoid(logits), dim=0)
+    absent = torch.logsumexp(functional.logsigmoid(-logits), dim=0)
+    return present - absent
 
 
 class Ensemble(nn.Module):
     """The logit of the mean of the members' probabilities.
-
-    With members' logits x, the mean of sigmoid(x) and its complement are summed as
-    logarithms, so that no probability near 0 or 1 is rounded away.
 
     Parameters
     ----------
@@ -35,10 +46,7 @@ class Ensemble(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits as of one network, without auxiliary outputs."""
         answers = (member(images) for member in self.members)
-        logits = torch.stack([a if isinstance(a, torch.Tensor) else a[0] for a in answers])
-        present = torch.logsumexp(functional.logsigmoid(logits), dim=0)
-        absent = torch.logsumexp(functional.logsigmoid(-logits), dim=0)
-        return present - absent
+        return mean_logits([a if isinstance(a, torch.Tensor) else a[0] for a in answers])
 
 
 def _network(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,101 @@
+"""Networks in ONNX Runtime: written once, trusted only where they answer as torch does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gitract import onnx_network
+from gitract.model_config import ModelConfig, NetworkConfig
+from gitract.models import load_network, save_model
+from gitract.models.registry import register
+from gitract.models.weights import build_network
+from gitract.onnx_network import OnnxNetwork, stored_onnx
+from gitract.predict import Segmenter
+from gitract.scan import Scan, Segmentation
+
+
+@register("test_blur", multiple=4)
+def _blur(in_channels: int, classes: int) -> nn.Module:
+    """Calls every organ what is bright with its surroundings; in ONNX as in torch."""
+    network = nn.Conv2d(in_channels, classes, 3, padding=1)
+    nn.init.constant_(network.weight, 20 / (9 * in_channels))
+    nn.init.constant_(network.bias, -10.0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx") / "model"
+    config = tiny_config.model_copy(update={"network": NetworkConfig(name="test_blur")})
+    save_model(build_network(config), config, "# Blur\n", folder)
+    return folder
+
+
+@pytest.fixture
+def loaded(model: Path) -> tuple[nn.Module, ModelConfig]:
+    return load_network(model)
+
+
+def test_it_answers_as_torch_does_for_any_size(
+    loaded: tuple[nn.Module, ModelConfig], tmp_path: Path
+) -> None:
+    network, config = loaded
+    found = stored_onnx(network, config, tmp_path)
+    assert found is not None
+    for shape in [(1, 3, 40, 52), (5, 3, 33, 47)]:
+        images = torch.rand(shape)
+        with torch.inference_mode():
+            torch.testing.assert_close(found(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_written_once(
+    loaded: tuple[nn.Module, ModelConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_onnx(*loaded, tmp_path)
+    (file,) = (tmp_path / "onnx").iterdir()
+    monkeypatch.setattr(onnx_network, "write_onnx", lambda *_: pytest.fail("written again"))
+    assert stored_onnx(*loaded, tmp_path) is not None
+    assert list((tmp_path / "onnx").iterdir()) == [file]
+
+
+def test_a_damaged_file_is_written_again(
+    loaded: tuple[nn.Module, ModelConfig], tmp_path: Path
+) -> None:
+    stored_onnx(*loaded, tmp_path)
+    (file,) = (tmp_path / "onnx").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    found = stored_onnx(*loaded, tmp_path)
+    assert found is not None
+    assert found(torch.rand(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(
+    loaded: tuple[nn.Module, ModelConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnnxNetwork, "__call__", lambda self, images: images[:, :3] * 0)
+    assert stored_onnx(*loaded, tmp_path) is None
+    (note,) = (tmp_path / "onnx").iterdir()
+    assert "does not answer as the model does" in note.read_text()
+    monkeypatch.setattr(onnx_network, "write_onnx", lambda *_: pytest.fail("tried again"))
+    assert stored_onnx(*loaded, tmp_path) is None
+
+
+def test_without_a_place_to_write_torch_does_the_work(
+    loaded: tuple[nn.Module, ModelConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "onnx").write_text("a file where the folder should be")
+    assert stored_onnx(*loaded, tmp_path) is None
+
+
+def test_torch_and_onnx_draw_the_same_contours(
+    model: Path, phantom: tuple[Scan, Segmentation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(model, device="cpu")
+    assert segmenter._members[0].runner._on_cpu is not None
+    by_onnx = segmenter.segment(phantom[0])
+    monkeypatch.setattr("gitract.predict.stored_onnx", lambda *_: None)
+    by_torch = Segmenter(model, device="cpu").segment(phantom[0])
+    assert by_torch.masks.any()
+    assert (by_onnx.masks != by_torch.masks).mean() < 1e-4
