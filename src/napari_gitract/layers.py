@@ -47,10 +47,15 @@ __all__ = [
     "segmentation_of_labels",
     "segmentation_to_layer",
     "joined",
+    "organ_attributes",
+    "transform_of",
+    "uncertainty_to_layer",
     "usual_suffix",
 ]
 
 AXES = ("z", "y", "x")
+MAP_KEY = "gitract-map"
+"""In the metadata of an Image layer that shows what is known of a scan, and is none."""
 METADATA_KEY = "gitract"
 UNKNOWN_ORGAN_COLOR = "#808080"
 
@@ -238,6 +243,23 @@ def organ_attributes(organs: Sequence[Organ]) -> dict[str, Any]:
         },
         "opacity": 0.5,
     }
+
+
+def uncertainty_to_layer(entropy: np.ndarray, image_layer: "Image") -> LayerTuple:
+    """Describe an uncertainty, 0 to 1 ``(slice, row, column)``, as an Image layer over its scan.
+
+    Its metadata says that it is none of the scans to choose from.
+    """
+    attributes = {
+        "name": f"{image_layer.name} · uncertainty",
+        **transform_of(image_layer),
+        "colormap": "inferno",
+        "contrast_limits": (0.0, 1.0),
+        "blending": "additive",
+        "opacity": 0.7,
+        "metadata": {MAP_KEY: "uncertainty"},
+    }
+    return entropy, attributes, "image"
 
 
 def contour_layers(

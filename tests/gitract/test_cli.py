@@ -136,9 +136,31 @@ def test_segment_takes_several_models_views_and_rules(
     }
 
 
+def test_segment_writes_how_sure_it_is(cli: Cli, day: Path, model: Path, tmp_path: Path) -> None:
+    result = cli(
+        "segment", day, "-o", tmp_path / "out.tif", "-m", model,
+        "--probabilities", tmp_path / "likely.nii.gz", "--uncertainty", tmp_path / "unsure.tif",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    found = read_segmentation(tmp_path / "out.tif")
+    assert len(found.provenance["doubts"]) == 12
+    stomach = read_scan(tmp_path / "likely_stomach.nii.gz")
+    np.testing.assert_allclose(stomach.affine, read_scan(day).affine, atol=1e-4)
+    assert ((stomach.voxels > 0.5) != found.masks[2]).mean() < 1e-3  # of 16 bits
+    unsure = read_scan(tmp_path / "unsure.tif").voxels
+    assert unsure.shape == (12, 64, 72)
+    assert 0 <= unsure.min() < unsure.max() <= 1
+    assert sorted(os.listdir(tmp_path)) == [
+        "likely_large_bowel.nii.gz", "likely_small_bowel.nii.gz", "likely_stomach.nii.gz",
+        "out.tif", "unsure.tif",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
+        (["--uncertainty", "nowhere/unsure.tif"], "nowhere"),
+        (["--probabilities", "likely.csv"], "likely.csv"),
         (["--threshold", "much"], "'much'"),
         (["--threshold", "0.4", "--threshold", "stomach=0.5"], "0.4"),
         (["--threshold", "liver=0.4"], "'liver'"),

@@ -5,7 +5,7 @@ With it the window's logic is tested alone, and fast; `test_main_job` uses the r
 
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -205,6 +205,13 @@ class FakeBackend:
                 self, scan, *, slices=None, first=None, arrived=None, report=silent
             ) -> Segmentation:
                 return backend.segment(self.model.id, scan, slices, arrived, report)
+
+            def segment_with_probabilities(self, scan, **asked):
+                found = self.segment(scan, **asked)
+                doubts = [0.1, 0.5, 0.2, 0.6, 0.4, 0.0]
+                noted = {**found.provenance, "doubts": doubts}
+                likely = np.where(found.masks, 0.5, 0.0).astype(np.float16)
+                return replace(found, provenance=noted), likely
 
         store = ModuleType("gitract.model_store")
         store.ModelStore = ModelStore  # type: ignore[attr-defined]

@@ -208,6 +208,20 @@ def test_what_is_ticked_is_asked_for(viewer, image, backend, qtbot):
     assert backend.asked == [(None, None), (TIDY, SEVERAL_VIEWS)]
 
 
+def test_uncertainty_is_a_layer_over_the_scan_that_is_no_scan(viewer, image, backend, qtbot):
+    image.translate = (30, -40, 50)
+    widget = open_widget(viewer, SEGMENT)
+    widget.show_uncertainty.setChecked(True)
+    widget.segment()
+    wait(qtbot, widget)
+    shown = viewer.layers["case1_day2 · uncertainty"]
+    np.testing.assert_allclose(shown.data_to_world((1, 2, 3)), image.data_to_world((1, 2, 3)))
+    np.testing.assert_allclose(shown.data, widget.result.data > 0, atol=1e-4)  # one bit at 1/2
+    assert widget.image.layers == [image]
+    assert viewer.layers.selection.active is widget.result
+    assert "slices 0, 1, 2, 3, 4" in widget.hint.text()
+
+
 def test_closing_the_dock_cancels(viewer, image, backend, qtbot):
     backend.gate = threading.Event()
     dock, widget = viewer.window.add_plugin_dock_widget("napari-gitract", SEGMENT)

@@ -27,6 +27,7 @@ from gitract.preparation import prepare_scan
 from gitract.progress import Progress, Report, silent
 from gitract.runner import Runner, on_device
 from gitract.scan import Scan, Segmentation, Spacing
+from gitract.uncertainty import slice_doubts
 from gitract.views import Views
 
 __all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
@@ -202,15 +203,48 @@ class Segmenter:
             A slice is not in the scan, a voxel is not a finite number, the slices are not
             axial, or memory is not enough.
         """
+        return self._segment(scan, slices, first, arrived, report, None)
+
+    def segment_with_probabilities(
+        self,
+        scan: Scan,
+        *,
+        slices: Iterable[int] | None = None,
+        first: int | None = None,
+        arrived: Arrived | None = None,
+        report: Report = silent,
+    ) -> tuple[Segmentation, npt.NDArray[np.float16]]:
+        """Outline the organs of a scan, as `segment`, and say how sure that is.
+
+        Returns
+        -------
+        tuple of Segmentation and numpy.ndarray
+            The provenance also holds ``doubts``, one for each slice, as of
+            `gitract.uncertainty.slice_doubts`. The array is float16 ``(organ, slice, row,
+            column)``: probabilities on the scan's grid, 0 in slices that were not looked at.
+        """
+        shape = (len(self.config.organs), *scan.shape)
+        probabilities: npt.NDArray[np.float16] = np.zeros(shape, np.float16)
+        found = self._segment(scan, slices, first, arrived, report, probabilities)
+        return found, probabilities
+
+    def _segment(
+        self,
+        scan: Scan,
+        slices: Iterable[int] | None,
+        first: int | None,
+        arrived: Arrived | None,
+        report: Report,
+        probabilities: npt.NDArray[np.float16] | None,
+    ) -> Segmentation:
         indices = chosen_slices(slices, len(scan.voxels))
         check_finite(scan)
         report(Progress(0, len(indices), "Preparing the scan"))
         turn = turn_upright(scan)
         voxels, spacing = turn.upright(scan.voxels), turn.spacing(scan.spacing)
         looks = self._looks(voxels, spacing)
-        contours = _Contours(
-            (len(self.config.organs), *scan.shape), self.decision, self._thresholds
-        )
+        shape = (len(self.config.organs), *scan.shape)
+        contours = _Contours(shape, self.decision, self._thresholds, probabilities)
         for batch, logits in _in_good_order(looks, indices, first, contours.least, report):
             found = contours.add(batch, logits, turn)
             if arrived is not None:
@@ -218,7 +252,10 @@ class Segmenter:
         masks = contours.masks
         if self.decision.tidies:
             masks = tidied(masks, contours.likely, scan.spacing, self.decision, self.config.organs)
-        return self._segmentation(scan, masks, indices)
+        beside: dict[str, object] = {"slices": indices}
+        if probabilities is not None:
+            beside["doubts"] = slice_doubts(probabilities, masks, scan.spacing)
+        return self._segmentation(scan, masks, beside)
 
     def _looks(self, voxels: np.ndarray, spacing: Spacing) -> list[Look]:
         """Each model's, in each of the views."""
@@ -230,13 +267,15 @@ class Segmenter:
                 looks.append(Look(member.runner, prepared, preparation, view.mirrored))
         return looks
 
-    def _segmentation(self, scan: Scan, masks: np.ndarray, indices: list[int]) -> Segmentation:
+    def _segmentation(
+        self, scan: Scan, masks: np.ndarray, beside: dict[str, object]
+    ) -> Segmentation:
         provenance: dict[str, object] = {
             "model": self.model.id,
             "weights_sha256": self.config.weights_sha256,
             "software": f"napari-gitract {__version__}",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "slices": indices,
+            **beside,
         }
         if len(self._members) > 1:
             provenance["models"] = [
@@ -264,14 +303,18 @@ class Segmenter:
 
 
 class _Contours:
-    """Masks ``(organ, slice, row, column)`` that fill up batch by batch.
+    """Masks ``(organ, slice, row, column)`` that fill up batch by batch; probabilities too.
 
     `likely` is above the lower threshold of a hysteresis; `least` the lowest logit that
     matters.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], decision: Decision, thresholds: Sequence[float]
+        self,
+        shape: tuple[int, ...],
+        decision: Decision,
+        thresholds: Sequence[float],
+        probabilities: npt.NDArray[np.float16] | None,
     ) -> None:
         self.masks: npt.NDArray[np.bool_] = np.zeros(shape, dtype=np.bool_)
         self._levels = torch.tensor(thresholds).logit()[:, None, None]
@@ -280,14 +323,21 @@ class _Contours:
         if decision.hysteresis is not None:
             self.least = math.log(decision.hysteresis / (1.0 - decision.hysteresis))
             self.likely = np.zeros(shape, dtype=np.bool_)
+        self._lower = self.least
+        self._probabilities = probabilities
+        if probabilities is not None:
+            self.least = -math.inf
 
     def add(self, batch: list[int], logits: torch.Tensor, turn: Turn) -> npt.NDArray[np.bool_]:
         """Decide on slices; their masks ``(slice, organ, row, column)`` as the scan is stored."""
         found = turn.back((logits > self._levels.to(logits)).cpu().numpy())
         self.masks[:, batch] = found.swapaxes(0, 1)
         if self.likely is not None:
-            likely = turn.back((logits > self.least).cpu().numpy())
+            likely = turn.back((logits > self._lower).cpu().numpy())
             self.likely[:, batch] = likely.swapaxes(0, 1)
+        if self._probabilities is not None:
+            sure = turn.back(logits.sigmoid().half().cpu().numpy())
+            self._probabilities[:, batch] = sure.swapaxes(0, 1)
         return found
 
 

@@ -27,6 +27,7 @@ __all__ = [
 NOTHING = -20.0
 """The logit of a place where no organ can be: a probability of 2e-9."""
 
+_AT_ONCE = 16  # slices
 _BODY_SMOOTHING_MM = 10.0
 _BODY_MARGIN_MM = 10.0
 _BODY_LEVEL = 0.1  # of the way from air to bright tissue
@@ -175,7 +176,7 @@ def prepare_scan(voxels: np.ndarray, spacing: Spacing, preparation: Preparation)
     """
     shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
     grid = prepared_size(shape, spacing, preparation)
-    slices = _resampled(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32)), grid)
+    slices = _resampled(voxels, grid)
     window = (slice(0, grid[0]), slice(0, grid[1]), slice(0, grid[2]))
     if preparation.crop_to_body:
         window = (window[0], *_body(slices, preparation.pixel_mm))
@@ -215,16 +216,20 @@ def _coarse_masks(
     masks: np.ndarray, grid: tuple[int, int, int], window: tuple[slice, slice, slice]
 ) -> torch.Tensor:
     coarse = torch.empty((len(masks), *grid), dtype=torch.bool)
-    for organ, mask in enumerate(masks):  # one at a time: a float copy of all would be large
-        coarse[organ] = _resampled(torch.from_numpy(mask.astype(np.float32)), grid) > 0.5
+    for organ, mask in enumerate(masks):
+        coarse[organ] = _resampled(mask, grid) > 0.5
     return coarse[(slice(None), *window)].contiguous()
 
 
-def _resampled(volume: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+def _resampled(voxels: np.ndarray, grid: tuple[int, int, int]) -> torch.Tensor:
     """Resample ``(slice, row, column)``: first in plane, then along the stack."""
-    volume = functional.interpolate(
-        volume[:, None], size=grid[1:], mode="bilinear", antialias=True, align_corners=False
-    )[:, 0]
+    volume = torch.empty((len(voxels), *grid[1:]))
+    for first in range(0, len(voxels), _AT_ONCE):  # a float copy of all would be large
+        part = np.ascontiguousarray(voxels[first : first + _AT_ONCE], dtype=np.float32)
+        volume[first : first + len(part)] = functional.interpolate(
+            torch.from_numpy(part)[:, None], size=grid[1:], mode="bilinear",
+            antialias=True, align_corners=False,
+        )[:, 0]  # fmt: skip
     if grid[0] == len(volume):
         return volume
     flat = volume.flatten(1)  # the stack's axis as rows of one picture, whose columns stay

@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QComboBox
 
 from gitract.errors import GitractError
+from napari_gitract.layers import MAP_KEY
 from napari_gitract.workspace import model_events
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class LayerChoice(_Choice):
         self.clear()
         # Newest first, as in napari's layer list.
         self._layers = [
-            layer for layer in reversed(self._viewer.layers) if isinstance(layer, self._kind)
+            layer
+            for layer in reversed(self._viewer.layers)
+            if isinstance(layer, self._kind) and MAP_KEY not in layer.metadata
         ]
         for layer in self._layers:
             self.addItem(layer.name)

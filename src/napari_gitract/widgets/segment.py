@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -30,6 +30,7 @@ from napari_gitract.layers import (
     painted_volumes,
     scan_from_layer,
     segmentation_from_layer,
+    uncertainty_to_layer,
     usual_suffix,
 )
 from napari_gitract.live import LiveLabels
@@ -54,6 +55,7 @@ __all__ = ["Segment"]
 
 WHOLE, CURRENT, RANGE = "Whole stack", "Current slice", "Slice range"
 QUIET_MS = 600
+_NAMED = 5  # slices
 SAVE_AS = (
     "Contours (*.rtstruct.dcm *.seg.dcm *.nii.gz *.nii *.tif *.csv);;"
     "DICOM RT Structure Set (*.rtstruct.dcm);;DICOM SEG (*.seg.dcm);;"
@@ -91,6 +93,10 @@ class Segment(Panel):
         self.several_views.setToolTip(
             "Test-time augmentation: average what is seen at three sizes. Thrice as slow."
         )
+        self.show_uncertainty = QCheckBox("Show uncertainty")
+        self.show_uncertainty.setToolTip(
+            "Add an Image layer that is bright where the model is unsure, and name the slices."
+        )
         self.segment_button = QPushButton("Segment")
         self.segment_button.setToolTip("Outline the organs; the result is a new Labels layer.")
         self.segment_button.clicked.connect(self.segment)
@@ -123,6 +129,7 @@ class Segment(Panel):
         self.column.addLayout(fields)
         self.column.addWidget(self.range_row)
         self.column.addLayout(button_row(self.tidy, self.several_views))
+        self.column.addLayout(button_row(self.show_uncertainty))
         self.column.addWidget(self.segment_button)
         self.column.addWidget(self.bar)
         self.column.addWidget(self.hint)
@@ -146,13 +153,15 @@ class Segment(Panel):
         model_id = None if model is None else model.id
         device = self.device.device
         tidy, several_views = self.tidy.isChecked(), self.several_views.isChecked()
+        unsure = self.show_uncertainty.isChecked()
         first = current_slice(self.viewer, image)
         live = LiveLabels(self.viewer, image, name=f"{image.name} · segmenting")
 
-        def work(report: Report) -> tuple[Segmentation, np.ndarray, dict[str, float]]:
+        def work(report: Report) -> _Result:
             report(Progress(0, 0, "Loading the model"))
             from gitract.decision import TIDY
             from gitract.predict import Segmenter
+            from gitract.uncertainty import entropy
             from gitract.views import SEVERAL_VIEWS
 
             segmenter = Segmenter(
@@ -162,15 +171,23 @@ class Segment(Panel):
                 views=SEVERAL_VIEWS if several_views else None,
             )
             arrived = partial(live.arrived, segmenter.model.organs)
-            segmentation = segmenter.segment(
-                scan, slices=slices, first=first, arrived=arrived, report=report
-            )
+            uncertainty = None
+            if unsure:
+                segmentation, likely = segmenter.segment_with_probabilities(
+                    scan, slices=slices, first=first, arrived=arrived, report=report
+                )
+                uncertainty = entropy(likely)
+            else:
+                segmentation = segmenter.segment(
+                    scan, slices=slices, first=first, arrived=arrived, report=report
+                )
             # Whole-stack passes, a tenth of a second each on a slow machine: done here, not
             # on the GUI thread.
-            return segmentation, segmentation.labels().array, segmentation.volumes_ml
+            labels, volumes_ml = segmentation.labels().array, segmentation.volumes_ml
+            return _Result(segmentation, labels, volumes_ml, uncertainty)
 
-        def add(result: tuple[Segmentation, np.ndarray, dict[str, float]]) -> None:
-            self._add(*result, live, image, slices)
+        def add(result: _Result) -> None:
+            self._add(result, live, image, slices)
 
         self._live = live
         job = self.run(f"Segmenting {image.name}", work, self.bar, add)
@@ -190,30 +207,19 @@ class Segment(Panel):
             )
         return range(self.first.value(), self.last.value() + 1)
 
-    def _add(
-        self,
-        segmentation: Segmentation,
-        labels: np.ndarray,
-        volumes_ml: Mapping[str, float],
-        live: LiveLabels,
-        image: Image,
-        slices: range | None,
-    ) -> None:
+    def _add(self, result: "_Result", live: LiveLabels, image: Image, slices: range | None) -> None:
         if live.closed:
             say(self.hint, CLOSED)
             return
+        segmentation = result.segmentation
         model = segmentation.provenance.get("model", "segmentation")
-        self.result = live.complete(segmentation, labels, f"{image.name} · {model}")
-        self._show_volumes(segmentation.organs, volumes_ml)
-        if slices is None:
-            say(self.hint, "Correct it with napari's brush, then use Fine-tune.")
-        else:
-            say(
-                self.hint,
-                f"Only slice {slices[0]} was segmented, and measured."
-                if len(slices) == 1
-                else f"Only slices {slices[0]} to {slices[-1]} were segmented, and measured.",
-            )
+        self.result = live.complete(segmentation, result.labels, f"{image.name} · {model}")
+        if result.uncertainty is not None:
+            data, attributes, _ = uncertainty_to_layer(result.uncertainty, image)
+            self.viewer.add_image(data, **attributes)
+            self.viewer.layers.selection.active = self.result
+        self._show_volumes(segmentation.organs, result.volumes_ml)
+        say(self.hint, _what_next(segmentation, slices))
 
     def _show_volumes(self, organs: Sequence[Organ], volumes_ml: Mapping[str, float]) -> None:
         for widget in (self.volumes, self.save_button):
@@ -299,6 +305,28 @@ class Segment(Panel):
             self.first.setMaximum(end)
             self.last.setMaximum(end)
             self.last.setValue(end)
+
+
+class _Result(NamedTuple):
+    """What a job hands to the window."""
+
+    segmentation: Segmentation
+    labels: np.ndarray
+    volumes_ml: Mapping[str, float]
+    uncertainty: np.ndarray | None
+
+
+def _what_next(segmentation: Segmentation, slices: range | None) -> str:
+    if slices is not None and len(slices) == 1:
+        return f"Only slice {slices[0]} was segmented, and measured."
+    if slices is not None:
+        return f"Only slices {slices[0]} to {slices[-1]} were segmented, and measured."
+    advice = "Correct it with napari's brush, then use Fine-tune."
+    doubts = segmentation.provenance.get("doubts")
+    if not doubts:
+        return advice
+    worst = sorted(np.argsort(doubts)[-_NAMED:].tolist())
+    return f"Least sure are slices {', '.join(map(str, worst))}. {advice}"
 
 
 def _range_row() -> tuple[QWidget, QSpinBox, QSpinBox]:

@@ -1,6 +1,7 @@
 """`gitract segment`, `convert`, `info`, `organs` and `phantom`."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,12 +39,17 @@ from gitract.progress import Progress, Report
 from gitract.scan import Scan, Segmentation, Spacing
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from gitract.io import FoundScan
 
 __all__ = ["convert", "info", "organs", "phantom", "segment"]
 
 _INPUT = "Folder of slices, DICOM folder or file, NIfTI, or TIFF stack."
 _LABEL_OUTPUTS = ".nii.gz, .tif, .seg.dcm, .rtstruct.dcm, .csv or a .png/ folder."
+
+_MAP_OUTPUTS = (".nii.gz", ".nii", ".tif")
 
 OrganOption = Annotated[
     list[str] | None,
@@ -74,6 +80,17 @@ def segment(
     smallest_ml: Islands = None,
     largest_hole_mm2: Holes = None,
     one_part: OnePart = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write probabilities, .nii.gz or .tif; the organ's name is added to the "
+            "file's."
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(help="Also write the entropy, 0 to 1 bit, .nii.gz or .tif."),
+    ] = None,
     key: Key = None,
     spacing: SpacingOption = None,
     as_json: Json = False,
@@ -86,6 +103,9 @@ def segment(
         from gitract.io import check_output, read_scan, write_segmentation
 
         check_output(output, inputs=[scan])
+        for path in (probabilities, uncertainty):
+            if path is not None:
+                check_output(path, _MAP_OUTPUTS, inputs=[scan])
         loaded = read_scan(scan, key=key, spacing=millimetres, report=report)
         check_output(output, scan=loaded)
         from gitract.predict import Segmenter
@@ -93,7 +113,13 @@ def segment(
         segmenter = Segmenter(
             model, device=device, decision=decision, views=asked_views(tta, mirror)
         )
-        found = segmenter.segment(loaded, slices=chosen, report=report)
+        if probabilities is None and uncertainty is None:
+            found = segmenter.segment(loaded, slices=chosen, report=report)
+        else:
+            found, likely = segmenter.segment_with_probabilities(
+                loaded, slices=chosen, report=report
+            )
+            _write_maps(loaded, found, likely, probabilities, uncertainty)
         written = write_segmentation(found, output)
     content = {
         "output": str(written),
@@ -114,6 +140,29 @@ def segment(
         out.print(INTENDED_USE)
 
     print_result(as_json, content, show)
+
+
+def _write_maps(
+    scan: Scan,
+    found: Segmentation,
+    likely: "npt.NDArray[np.float16]",
+    probabilities: Path | None,
+    uncertainty: Path | None,
+) -> None:
+    """Write what is likely, organ by organ, and how sure it is, on the scan's grid."""
+    from gitract.io import suffix_of, write_scan
+    from gitract.uncertainty import entropy
+
+    def write(voxels: "npt.NDArray[Any]", path: Path) -> None:
+        write_scan(replace(scan, voxels=voxels), path)
+
+    if probabilities is not None:
+        suffix = suffix_of(probabilities, _MAP_OUTPUTS)
+        stem = probabilities.name[: -len(suffix)]
+        for organ, voxels in zip(found.organs, likely, strict=True):
+            write(voxels.astype("float32"), probabilities.with_name(f"{stem}_{organ.name}{suffix}"))
+    if uncertainty is not None:
+        write(entropy(likely), uncertainty)
 
 
 def _volumes(segmentation: Segmentation) -> Table:
