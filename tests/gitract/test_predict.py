@@ -1,6 +1,7 @@
 """Scan in, segmentation out: the right slices on the right grid, or nothing."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from gitract.baseline import edited_slices
-from gitract.decision import Decision
+from gitract.decision import TIDY, Decision
 from gitract.devices import choose_device, likely_devices
 from gitract.errors import Cancelled, InputError
 from gitract.fine_tune import FineTuneSettings, fine_tune
@@ -32,7 +33,7 @@ from gitract.predict import Segmenter, chosen_slices
 from gitract.progress import Progress
 from gitract.runner import Runner
 from gitract.scan import Scan, Segmentation
-from gitract.views import Views
+from gitract.views import SEVERAL_VIEWS, Views
 from phantoms import stored_as
 from sentences import assert_one_sentence
 
@@ -625,6 +626,40 @@ def test_views_from_several_sides_find_the_organ_in_its_place(
     wrong = found.masks[0] != box[1]
     assert wrong.sum() < 0.08 * box[1].sum()
     assert found.provenance["views"] == {"scales": [1.0, 0.8, 1.3], "mirror": True}
+
+
+def test_views_are_counted_as_slices(
+    trained: SimpleNamespace, phantom: tuple[Scan, Segmentation]
+) -> None:
+    reports: list[Progress] = []
+    segmenter = Segmenter(trained.result.model, device="cpu", views=SEVERAL_VIEWS)
+    segmenter.segment(phantom[0], report=reports.append)
+    assert reports[-1] == Progress(12, 12, "Segmented 12 of 12 slices")
+
+
+def test_the_second_scan_pays_no_loading(
+    trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Segmenter(trained.result.model, device="cpu")
+    monkeypatch.setattr("gitract.predict.load_network", lambda _: pytest.fail("loaded again"))
+    again = Segmenter(trained.result.model, device="cpu", decision=TIDY)
+    assert again.model == first.model
+    assert again.decision == TIDY
+
+
+def test_a_model_that_changed_in_its_folder_is_loaded_again(
+    trained: SimpleNamespace, tmp_path: Path, phantom: tuple[Scan, Segmentation]
+) -> None:
+    network, config = load_network(trained.result.model)
+    save_model(network, config, "# One\n", tmp_path / "model")
+    before = Segmenter(tmp_path / "model", device="cpu").segment(phantom[0])
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    shutil.rmtree(tmp_path / "model")
+    save_model(network, config, "# Another\n", tmp_path / "model")
+    after = Segmenter(tmp_path / "model", device="cpu").segment(phantom[0])
+    assert before.masks.any()
+    assert not after.masks.any()
 
 
 def test_a_threshold_moves_the_contour_and_is_noted(

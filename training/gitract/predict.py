@@ -1,6 +1,7 @@
 """Scan in, segmentation out."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from gitract.decision import Decision, tidied
 from gitract.devices import choose_device
 from gitract.errors import InputError
 from gitract.looks import Look
-from gitract.model_config import ModelConfig
+from gitract.model_config import ModelConfig, read_model_config
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network
 from gitract.models.ensemble import mean_logits
@@ -341,11 +342,24 @@ class _Contours:
         return found
 
 
+_warm: OrderedDict[tuple[Path, str, str], _Member] = OrderedDict()
+_KEPT_WARM = 2
+
+
 def _loaded(info: ModelInfo, device: torch.device, store: ModelStore) -> _Member:
-    network, config = load_network(info.path)
-    on_cpu = stored_onnx(network, config, store.home) if device.type == "cpu" else None
-    runner = Runner(on_device(network, device), config.preparation.patch, on_cpu=on_cpu)
-    return _Member(info, config, runner)
+    """A model on a device; the last ones stay there, so that the next scan need not wait."""
+    config = read_model_config(info.path)
+    key = (info.path.resolve(), config.model_dump_json(), str(device))
+    member = _warm.pop(key, None)
+    if member is None:
+        network, config = load_network(info.path)
+        on_cpu = stored_onnx(network, config, store.home) if device.type == "cpu" else None
+        runner = Runner(on_device(network, device), config.preparation.patch, on_cpu=on_cpu)
+        member = _Member(info, config, runner)
+    _warm[key] = member
+    while len(_warm) > _KEPT_WARM:
+        _warm.popitem(last=False)
+    return member
 
 
 def _in_good_order(
@@ -360,16 +374,17 @@ def _in_good_order(
     A few slices spread over the stack come first. Those between two of them on which no
     organ is likely anywhere are left out: the stack is longer than the organs.
     """
+    flat = all(look.runner.patch is None for look in looks)
+    views, unit = (len(looks), "slices") if flat else (1, "patches")
     total = sum(look.steps(indices) for look in looks)
-    done = 0
+    steps = 0
 
     def step(count: int) -> None:
-        nonlocal done
-        done = min(done + count, total)
-        unit = "slices" if total == len(indices) * len(looks) else "patches"
-        report(Progress(done, total, f"Segmented {done} of {total} {unit}"))
+        nonlocal steps
+        steps = min(steps + count, total)
+        done, of = steps // views, total // views
+        report(Progress(done, of, f"Segmented {done} of {of} {unit}"))
 
-    flat = all(look.runner.patch is None for look in looks)
     whole = list(indices) == list(range(indices[0], indices[-1] + 1))
     probing = flat and whole and len(indices) >= _WORTH_PROBING
     probes = sorted({*indices[::_PROBE], indices[-1]}) if probing else list(indices)

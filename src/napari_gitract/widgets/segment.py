@@ -321,7 +321,7 @@ def _what_next(segmentation: Segmentation, slices: range | None) -> str:
         return f"Only slice {slices[0]} was segmented, and measured."
     if slices is not None:
         return f"Only slices {slices[0]} to {slices[-1]} were segmented, and measured."
-    advice = "Correct it with napari's brush, then use Fine-tune."
+    advice = "Correct the contours with napari's brush, then use Fine-tune."
     doubts = segmentation.provenance.get("doubts")
     if not doubts:
         return advice
