@@ -20,12 +20,14 @@ from torch.nn import functional
 
 from gitract.augment import augment
 from gitract.io import read_scan
+from gitract.labelled import find_labelled
 from gitract.model_config import Preparation
 from gitract.models import create_model
 from gitract.models.weights import start_from
 from gitract.preparation import network_input, prepare_scan
 from gitract.recipe import Augmentation, read_recipe
 
+UNLABELLED = ("uwm_stacks/train/case125", "uwm_16bit_stack/train/case900")
 SIDE = 128  # of a crop, in prepared pixels
 SQUARE = 16  # what is wiped out at once
 WIPED = 0.5
@@ -33,11 +35,10 @@ WIPED = 0.5
 
 def stacks(data: Path, preparation: Preparation) -> list[torch.Tensor]:
     """Everything there is, prepared: whole stacks, and single slices as stacks of one."""
-    found = [
-        read_scan(scans)
-        for folder in ("uwm_stacks", "uwm_16bit_stack")
-        for scans in sorted((data / folder / "train").glob("*/*/scans"))
-    ]
+    # A labelled day may lack slices, and is then read in runs.
+    labelled = find_labelled(data / "uwm_stacks")
+    found = [run.scan for one in labelled for run in one.read()]
+    found += [read_scan(data / place) for place in UNLABELLED]
     prepared = [prepare_scan(scan.voxels, scan.spacing, preparation).slices for scan in found]
     for folder, pixel_mm in (
         ("unlabelled", 1.5),

@@ -24,6 +24,7 @@ from gitract.looks import prepared_logits
 from gitract.metrics import dice
 from gitract.models import load_network
 from gitract.preparation import prepare_scan
+from gitract.runner import Runner
 
 ORGANS = ("large_bowel", "small_bowel", "stomach")
 GRID_MM, HALF_MM, SLICE_MM = 6.0, 240.0, 3.0
@@ -90,7 +91,10 @@ def main() -> None:
                 prepared = prepare_scan(scan.voxels, scan.spacing, config.preparation)
                 with torch.inference_mode():
                     answers = prepared_logits(
-                        network, prepared.slices, range(len(prepared.slices)), config.preparation
+                        Runner(network),
+                        prepared.slices,
+                        range(len(prepared.slices)),
+                        config.preparation,
                     )
                     maps = torch.cat([logits for _, logits in answers]).swapaxes(0, 1)
                     logits = prepared.back(maps).numpy()
