@@ -178,8 +178,9 @@ def main() -> None:
         "alternating rounds; the phantom has 144 slices of 266 x 266. *Ours* looks at every "
         "slice here; *as users get it* leaves out those far from every organ. MONAI is its "
         "SlidingWindowInferer with the same network and preparation. MB: the most that a "
-        "fresh process took, at its second run, beyond what it held before. The aims: at most 1.10 to the best "
-        "bare network, MONAI at least 1.5 times as slow, nnU-Net 10 times, mirrored 35 times.",
+        "fresh process took, at its second run, beyond what it held before. The aims: at most "
+        "1.10 to the best bare network, MONAI at least 1.5 times as slow, nnU-Net 10 times, "
+        "mirrored 35 times.",
         record=options.record,
         json_file=options.json,
     )  # fmt: skip

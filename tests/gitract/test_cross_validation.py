@@ -87,6 +87,11 @@ def test_the_model_can_be_trained_once_more_on_everyone(
     card = (result.model / "README.md").read_text()
     assert "has seen all" in card
     assert "Trained on: case1, case2, case3." in card
+    temperature = read_model_config(result.model).temperature
+    assert temperature != 1.0
+    assert f"Logits are divided by {temperature:.2f}" in card
+    rows = [line for line in card.split("## Probabilities")[1].splitlines() if "| case" in line]
+    assert len(rows) == len(SPLIT.folds)
 
 
 def test_an_interrupted_cross_validation_keeps_the_folds_that_are_done(

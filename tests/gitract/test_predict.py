@@ -678,6 +678,23 @@ def test_a_threshold_moves_the_contour_and_is_noted(
     assert "decision" not in found.provenance
 
 
+def test_a_temperature_changes_how_sure_it_is_and_no_contour(
+    trained: SimpleNamespace, phantom: tuple[Scan, Segmentation], tmp_path: Path
+) -> None:
+    network, config = load_network(trained.result.model)
+    warmer = config.model_copy(update={"temperature": 3.0})
+    save_model(network, warmer, "# Warmer\n", tmp_path / "model")
+    plain, sure = Segmenter(trained.result.model, device="cpu").segment_with_probabilities(
+        phantom[0]
+    )
+    same, less = Segmenter(tmp_path / "model", device="cpu").segment_with_probabilities(phantom[0])
+    np.testing.assert_array_equal(same.masks, plain.masks)
+    likely = (sure > 0.1) & (sure < 0.9)
+    odds = np.log(sure[likely] / (1 - sure[likely].astype(np.float64)))
+    expected = 1 / (1 + np.exp(-odds / 3))
+    np.testing.assert_allclose(less[likely], expected, atol=5e-3)
+
+
 def test_hysteresis_lies_between_its_two_thresholds(
     trained: SimpleNamespace, phantom: tuple[Scan, Segmentation]
 ) -> None:

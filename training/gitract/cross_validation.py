@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from gitract.calibration import LogitCounts, calibrated
 from gitract.data import split_by_patient
-from gitract.engine import is_first_process, last_checkpoint
+from gitract.engine import is_first_process, last_checkpoint, stack_logits
 from gitract.errors import InputError
 from gitract.evaluate import Evaluation
 from gitract.io._files import replaced_file
@@ -18,7 +19,7 @@ from gitract.model_config import ModelConfig, read_model_config
 from gitract.models.ensemble import ensemble_of
 from gitract.models.weights import load_network
 from gitract.prepared import Stack
-from gitract.progress import Report, prefixed, silent
+from gitract.progress import Progress, Report, prefixed, silent
 from gitract.recipe import Recipe, read_recipe
 from gitract.strict import StrictModel
 from gitract.train import (
@@ -193,14 +194,38 @@ def cross_validate(
         seen = {patient for r in results for patient in read_model_config(r.model).trained_on}
         config = config.model_copy(update={"trained_on": tuple(sorted(seen))})
 
+    calibration = None
+    if everyone is not None:  # an ensemble is less sure than its members, by who knows how much
+        report(Progress(0, 0, "Calibrating on those held out"))
+        models = zip(results, split.folds, strict=True)
+        calibration = calibrated([_answers(one.model, data, held_out) for one, held_out in models])
+    if calibration is not None:
+        config = config.model_copy(update={"temperature": round(calibration.temperature, 3)})
+
     def card(written: ModelConfig, scores: Evaluation | None) -> str:
         held_out = [patient for fold in split.folds for patient in fold]
         trained_by = read_recipe(results[0].model.parent / RECIPE_FILE)  # with its batch size
-        return training_card(written, trained_by, data.report, held_out, scores, final=final)
+        return training_card(
+            written, trained_by, data.report, held_out, scores,
+            final=final, calibration=calibration,
+        )  # fmt: skip
 
     return write_model(
         network, config, card, (), output=output, machines=machines, evaluation=evaluation
     )
+
+
+def _answers(model: Path, data: TrainingData, held_out: Sequence[str]) -> tuple[str, LogitCounts]:
+    """Who is held out of a fold, and what its network answered on them, organ by organ."""
+    network, config = load_network(model)
+    _, stacks = split_by_patient(data.stacks, held_out)
+    total = LogitCounts.nothing()
+    for stack in stacks:
+        logits = stack_logits(network, stack, config.preparation)
+        for maps, truth, known in zip(logits, stack.masks.numpy(), stack.known, strict=True):
+            if known:
+                total = total + LogitCounts.of(maps, truth)
+    return ", ".join(held_out), total
 
 
 def _check_folds(recipe: Recipe, data: TrainingData, split: Split) -> None:

@@ -27,6 +27,7 @@ from gitract.history import Row, write_history
 from gitract.looks import prepared_logits
 from gitract.losses import SegmentationLoss
 from gitract.metrics import dice, mean_over_patients
+from gitract.model_config import Preparation
 from gitract.models.outputs import as_outputs
 from gitract.organs import Organ
 from gitract.prepared import Stack
@@ -244,12 +245,16 @@ def _channels_last(images: torch.Tensor) -> torch.Tensor:
 # --- validation -------------------------------------------------------------------------
 
 
+def stack_logits(network: nn.Module, stack: Stack, preparation: Preparation) -> np.ndarray:
+    """A network's logits ``(organ, slice, row, column)`` of a prepared stack, on its own grid."""
+    runner = Runner(network, preparation.patch)
+    found = prepared_logits(runner, stack.slices, range(len(stack.slices)), preparation)
+    return np.concatenate([logits.cpu().numpy() for _, logits in found]).swapaxes(0, 1)
+
+
 def stack_masks(network: nn.Module, stack: Stack, recipe: Recipe) -> np.ndarray:
-    """A network's masks ``(organ, slice, row, column)`` of a prepared stack, on its own grid."""
-    indices = range(len(stack.slices))
-    runner = Runner(network, recipe.preparation.patch)
-    found = prepared_logits(runner, stack.slices, indices, recipe.preparation)
-    return np.concatenate([(logits > 0).cpu().numpy() for _, logits in found]).swapaxes(0, 1)
+    """As `stack_logits`, decided at a probability of one half."""
+    return stack_logits(network, stack, recipe.preparation) > 0
 
 
 def _scan_dice(

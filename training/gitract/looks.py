@@ -96,12 +96,15 @@ class Look:
         How it became so.
     mirrored
         Whether the network gets it with left and right exchanged.
+    temperature
+        What the network's logits are divided by.
     """
 
     runner: Runner
     prepared: Prepared
     preparation: Preparation
     mirrored: bool = False
+    temperature: float = 1.0
 
     def steps(self, indices: Sequence[int]) -> int:
         """How many steps `logits` counts for some of the scan's slices."""
@@ -143,6 +146,7 @@ class Look:
             while any(place not in logits for place in places):
                 logits.update(zip(*next(found), strict=True))
             maps = torch.stack([logits[place].to(self.runner.device) for place in places])
+            maps = maps / self.temperature
             maps = self.prepared.along_stack(maps.flip(3) if self.mirrored else maps, batch)
             logits = {place: m for place, m in logits.items() if last_use[place] > number}
             yield self.prepared.in_plane(maps, level), maps.amax(dim=(2, 3))

@@ -11,6 +11,7 @@ from gitract.model_config import ModelConfig
 from gitract.recipe import Recipe
 
 if TYPE_CHECKING:
+    from gitract.calibration import Calibration
     from gitract.data_report import DataReport
     from gitract.evaluation import Evaluation, Mean
     from gitract.fine_tune import Card
@@ -38,6 +39,7 @@ def training_card(
     evaluation: "Evaluation | None",
     *,
     final: str = "",
+    calibration: "Calibration | None" = None,
 ) -> str:
     """The card of a model that `gitract train` made.
 
@@ -55,6 +57,8 @@ def training_card(
         Scores on them; None where nobody was held out.
     final
         ``ensemble`` or ``everyone`` after a cross-validation, as `cross_validate` takes it.
+    calibration
+        What the cross-validation says of the probabilities.
     """
     settings, prepared = recipe.optimisation, config.preparation
     view = (
@@ -94,7 +98,13 @@ who was held out. The whole recipe is in `recipe.yaml` of the run.
 ## Held-out results
 
 {_results(config, held_out, evaluation, final)}
-{_LIMITS}"""
+{_probabilities(calibration)}{_LIMITS}"""
+
+
+def _probabilities(calibration: "Calibration | None") -> str:
+    if calibration is None:
+        return ""
+    return "\n".join(["## Probabilities", "", *calibration.lines(), "", ""])
 
 
 def _options(options: Mapping[str, Any]) -> str:

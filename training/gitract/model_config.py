@@ -91,6 +91,9 @@ class ModelConfig(StrictModel):
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     software: str = f"napari-gitract {__version__}"
     weights_sha256: str = ""
+    temperature: float = Field(
+        default=1.0, gt=0, description="what logits are divided by to become probabilities"
+    )
     dice: dict[str, float] = Field(
         default_factory=dict, description="held-out Dice by organ name, as the model card explains"
     )

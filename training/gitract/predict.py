@@ -265,7 +265,15 @@ class Segmenter:
             for view in self.views.all:
                 preparation = view.prepared_as(member.config.preparation)
                 prepared = prepare_scan(voxels, spacing, preparation)
-                looks.append(Look(member.runner, prepared, preparation, view.mirrored))
+                looks.append(
+                    Look(
+                        member.runner,
+                        prepared,
+                        preparation,
+                        view.mirrored,
+                        member.config.temperature,
+                    )  # fmt: skip
+                )
         return looks
 
     def _segmentation(
