@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 
 from gitract.decision import TIDY
 from gitract.errors import InputError
+from gitract.remote.addresses import Address, set_address
 from gitract.views import SEVERAL_VIEWS
 from napari_gitract.layers import scan_to_layer
 from napari_gitract.widgets._card import HIGHLIGHT
@@ -220,6 +221,15 @@ def test_uncertainty_is_a_layer_over_the_scan_that_is_no_scan(viewer, image, bac
     assert widget.image.layers == [image]
     assert viewer.layers.selection.active is widget.result
     assert "slices 0, 1, 2, 3, 4" in widget.hint.text()
+
+
+def test_servers_are_in_the_menu_of_devices(viewer, image, backend, monkeypatch, tmp_path):
+    monkeypatch.setenv("GITRACT_HOME", str(tmp_path))
+    set_address("gpu-room", Address(url="https://gpu.example:8765", token="x" * 20))
+    widget = open_widget(viewer, SEGMENT)
+    assert widget.device.findText("server:gpu-room") >= 0
+    widget.device.setCurrentText("server:gpu-room")
+    assert widget.device.device == "server:gpu-room"
 
 
 def test_closing_the_dock_cancels(viewer, image, backend, qtbot):

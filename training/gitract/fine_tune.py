@@ -10,7 +10,7 @@ that did best on average is then used to train the candidate on all of the slice
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from safetensors.torch import load, save
 from torch import nn
 
 from gitract.augment import augment
@@ -29,6 +30,7 @@ from gitract.model_card import fine_tuning_card
 from gitract.model_config import ModelConfig
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network, save_model
+from gitract.models.weights import build_network
 from gitract.organs import Organ
 from gitract.orientation import turn_upright
 from gitract.predict import check_finite, chosen_slices, masks_of_slices
@@ -135,6 +137,19 @@ class Card:
         """Mean over the organs that are judged."""
         return _means(self.rows)[1]
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], organs: Sequence[Organ]) -> "Card":
+        """The card that `as_dict` gave, of a model with these organs."""
+        by_name = {organ.name: organ for organ in organs}
+        rows = tuple(
+            OrganChange(by_name[row["organ"]], row["before"], row["after"], row["slices"])
+            for row in content["rows"]
+        )
+        return cls(
+            rows, content["verdict"], content["sentence"], content["method"],
+            tuple(content["held_out"]), tuple(content["trained_on"]), content["steps"],
+        )  # fmt: skip
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         content = asdict(self)
@@ -195,6 +210,39 @@ class Candidate:
     def discard(self) -> None:
         """Forget the weights."""
         self._network = None
+
+    def exported(self) -> tuple[ModelConfig, bytes]:
+        """Its configuration and its weights, safetensors, for another machine."""
+        assert self._network is not None
+        weights = {name: tensor.contiguous() for name, tensor in self._network.state_dict().items()}
+        return self._config, save(weights)
+
+    @classmethod
+    def received(
+        cls,
+        card: Mapping[str, Any],
+        parent: ModelInfo,
+        config: ModelConfig,
+        weights: bytes,
+        store: ModelStore,
+    ) -> "Candidate":
+        """What another machine fine-tuned, to be kept or discarded here.
+
+        Parameters
+        ----------
+        card
+            `Card.as_dict` of it.
+        parent
+            The version that it came from, here.
+        config, weights
+            As of `exported`.
+        store
+            Where it is kept.
+        """
+        network = build_network(config)
+        network.load_state_dict(load(weights))
+        config = config.model_copy(update={"id": parent.id, "parent": parent.id})
+        return cls(Card.from_dict(card, config.organs), parent, network.eval(), config, store)
 
 
 def _means(rows: Sequence[OrganChange]) -> tuple[float | None, float | None]:

@@ -159,14 +159,18 @@ class ModelChoice(_Choice):
 
 
 class DeviceChoice(_Choice):
-    """A menu of the devices that this machine probably has."""
+    """A menu of the devices that this machine probably has, and of the servers it may use."""
 
     def __init__(self) -> None:
         from gitract.devices import likely_devices
+        from gitract.remote.addresses import server_devices
 
         super().__init__()
-        self.addItems(likely_devices())
-        self.setToolTip("Where to compute. auto: the GPU where there is one, else the CPU.")
+        self.addItems([*likely_devices(), *server_devices()])
+        self.setToolTip(
+            "Where to compute. auto: the GPU where there is one, else the CPU. Servers are added "
+            "by `gitract servers add`."
+        )
 
     @property
     def device(self) -> str:

@@ -120,14 +120,14 @@ class FineTune(Panel):
         def work(report: Report) -> "Candidate":
             report(Progress(0, 0, "Loading the model"))
             import_matplotlib()
-            from gitract.fine_tune import fine_tune
+            from gitract.remote.client import fine_tune_on
 
-            return fine_tune(
+            return fine_tune_on(
+                device,
                 scan,
                 segmentation,
                 slices,
                 model=model_id,
-                device=device,
                 settings=settings,
                 report=report,
             )

@@ -160,15 +160,16 @@ class Segment(Panel):
         def work(report: Report) -> _Result:
             report(Progress(0, 0, "Loading the model"))
             from gitract.decision import TIDY
-            from gitract.predict import Segmenter
+            from gitract.remote.client import open_segmenter
             from gitract.uncertainty import entropy
             from gitract.views import SEVERAL_VIEWS
 
-            segmenter = Segmenter(
+            segmenter = open_segmenter(
                 model_id,
                 device=device,
                 decision=TIDY if tidy else None,
                 views=SEVERAL_VIEWS if several_views else None,
+                report=report,
             )
             arrived = partial(live.arrived, segmenter.model.organs)
             uncertainty = None

@@ -15,6 +15,7 @@ from gitract.cli import models, scans
 from gitract.cli._common import err, parse_slices
 from gitract.cli.evaluate import evaluate
 from gitract.cli.finetune import finetune
+from gitract.cli.serve import serve, servers
 from gitract.cli.train import train
 from gitract.errors import Cancelled, GitractError
 
@@ -35,9 +36,11 @@ for command in (
     scans.info,
     scans.organs,
     scans.phantom,
+    serve,
 ):
     app.command()(command)
 app.add_typer(models.app, name="models")
+app.add_typer(servers, name="servers")
 
 # Typer brings its own copy of click or the real one, by its version.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]

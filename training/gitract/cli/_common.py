@@ -15,6 +15,7 @@ from gitract.progress import Progress, Report
 from gitract.scan import Spacing
 
 __all__ = [
+    "AnyDevice",
     "Device",
     "Json",
     "Key",
@@ -39,6 +40,9 @@ Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Model id or folder; default: the active one.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+AnyDevice = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps, or server:NAME.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 SpacingOption = Annotated[
     str | None,

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from gitract import INTENDED_USE
 from gitract.cli._common import (
-    Device,
+    AnyDevice,
     Json,
     Key,
     Model,
@@ -40,7 +40,7 @@ def finetune(
     name: Annotated[str | None, typer.Option(help="Of the new version.")] = None,
     accept: Annotated[str, typer.Option(help="never, if-better or always.")] = "if-better",
     steps: Annotated[int | None, typer.Option(help="Most training steps.", min=1)] = None,
-    device: Device = "auto",
+    device: AnyDevice = "auto",
     key: Key = None,
     spacing: SpacingOption = None,
     as_json: Json = False,
@@ -51,16 +51,17 @@ def finetune(
     millimetres = parse_spacing(spacing)
     with progress_bar(as_json) as report:
         report(Progress(0, 0, "Loading the model"))
-        from gitract.fine_tune import FineTuneSettings, fine_tune
+        from gitract.fine_tune import FineTuneSettings
         from gitract.io import read_scan, read_segmentation
+        from gitract.remote.client import fine_tune_on
         from gitract.review import reviewed_slices
 
         loaded = read_scan(scan, key=key, spacing=millimetres, report=report)
         corrected = read_segmentation(labels, scan=loaded)
         chosen = parse_slices(slices) or reviewed_slices(corrected)
         settings = FineTuneSettings(steps=steps) if steps else None
-        candidate = fine_tune(
-            loaded, corrected, chosen, model=model, device=device, settings=settings, report=report
+        candidate = fine_tune_on(
+            device, loaded, corrected, chosen, model=model, settings=settings, report=report
         )
     adopt = accept == "always" or (accept == "if-better" and candidate.card.verdict == "better")
     version = candidate.keep(name).id if adopt else None

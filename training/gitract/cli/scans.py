@@ -23,7 +23,7 @@ from gitract.cli._asking import (
     asked_views,
 )
 from gitract.cli._common import (
-    Device,
+    AnyDevice,
     Json,
     Key,
     SpacingOption,
@@ -68,7 +68,7 @@ def segment(
     scan: Annotated[Path, typer.Argument(help=_INPUT)],
     output: Annotated[Path, typer.Option("-o", "--output", help=_LABEL_OUTPUTS)],
     model: Models = None,
-    device: Device = "auto",
+    device: AnyDevice = "auto",
     slices: Annotated[
         str | None, typer.Option(help="0-based, as 40:60 or 40,52,63; default: all.")
     ] = None,
@@ -108,10 +108,14 @@ def segment(
                 check_output(path, _MAP_OUTPUTS, inputs=[scan])
         loaded = read_scan(scan, key=key, spacing=millimetres, report=report)
         check_output(output, scan=loaded)
-        from gitract.predict import Segmenter
+        from gitract.remote.client import open_segmenter
 
-        segmenter = Segmenter(
-            model, device=device, decision=decision, views=asked_views(tta, mirror)
+        segmenter = open_segmenter(
+            model,
+            device=device,
+            decision=decision,
+            views=asked_views(tta, mirror),
+            report=report,
         )
         if probabilities is None and uncertainty is None:
             found = segmenter.segment(loaded, slices=chosen, report=report)
