@@ -1,5 +1,6 @@
 """Networks in ONNX Runtime: written once, trusted only where they answer as torch does."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,23 @@ def test_it_is_written_once(
     monkeypatch.setattr(onnx_network, "write_onnx", lambda *_: pytest.fail("written again"))
     assert stored_onnx(*loaded, tmp_path) is not None
     assert list((tmp_path / "onnx").iterdir()) == [file]
+
+
+def test_of_many_versions_the_last_used_are_kept(
+    loaded: tuple[nn.Module, ModelConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_network, "_MOST_KEPT", 2)
+    network, config = loaded
+    versions = [config.model_copy(update={"weights_sha256": digit * 64}) for digit in "123"]
+    times = iter(range(1_000, 2_000))
+    for version in (versions[0], versions[1], versions[0], versions[2]):
+        stored_onnx(network, version, tmp_path)
+        newest = max((tmp_path / "onnx").iterdir(), key=lambda file: file.stat().st_mtime)
+        os.utime(newest, (next(times),) * 2)
+    assert len(list((tmp_path / "onnx").iterdir())) == 2
+    monkeypatch.setattr(onnx_network, "write_onnx", lambda *_: pytest.fail("was removed"))
+    assert stored_onnx(network, versions[0], tmp_path) is not None
+    assert stored_onnx(network, versions[2], tmp_path) is not None
 
 
 def test_a_damaged_file_is_written_again(

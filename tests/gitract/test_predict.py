@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import interpolate
 
+from gitract import predict
 from gitract.baseline import edited_slices
 from gitract.decision import TIDY, Decision
 from gitract.devices import choose_device, likely_devices
@@ -645,6 +647,18 @@ def test_the_second_scan_pays_no_loading(
     again = Segmenter(trained.result.model, device="cpu", decision=TIDY)
     assert again.model == first.model
     assert again.decision == TIDY
+
+
+def test_a_model_that_is_used_once_leaves_nothing(
+    trained: SimpleNamespace, found: Segmentation, phantom: tuple[Scan, Segmentation],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("GITRACT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("gitract.predict._warm", OrderedDict())
+    again = Segmenter(trained.result.model, device="cpu", once=True).segment(phantom[0])
+    assert (again.masks != found.masks).mean() < 1e-4
+    assert not predict._warm
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_model_that_changed_in_its_folder_is_loaded_again(

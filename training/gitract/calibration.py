@@ -17,7 +17,7 @@ __all__ = ["Calibration", "LogitCounts", "calibrated"]
 _STEP = 0.02
 _EDGE = 16.0  # logits beyond it count as it
 _LEAST = math.log(0.01 / 0.99)
-_CENTRES = np.arange(_LEAST, _EDGE + _STEP, _STEP)
+_CENTRES = np.linspace(-_EDGE, _EDGE, round(2 * _EDGE / _STEP) + 1)
 _BINS = 15
 _COLDEST, _HOTTEST = 0.2, 8.0
 
@@ -25,9 +25,6 @@ _COLDEST, _HOTTEST = 0.2, 8.0
 @dataclass(frozen=True, eq=False)
 class LogitCounts:
     """How often each logit occurred where an organ was, and where it was not.
-
-    Counted are voxels whose probability is 1 % or more: the rest of a scan, where everything is
-    certain, would make every model look calibrated.
 
     Parameters
     ----------
@@ -48,14 +45,10 @@ class LogitCounts:
     @classmethod
     def of(cls, logits: np.ndarray, truth: np.ndarray) -> "LogitCounts":
         """Count the voxels of two arrays of one shape, the second bool."""
-        chosen = logits >= _LEAST
-        places = np.rint((np.clip(logits[chosen], None, _EDGE) - _LEAST) / _STEP).astype(int)
-        present = truth[chosen]
+        places = np.rint((np.clip(logits, -_EDGE, _EDGE) + _EDGE) / _STEP).astype(int)
         size = len(_CENTRES)
-        return cls(
-            np.stack([np.bincount(places[present == is_there], minlength=size) for is_there in
-                      (False, True)]).astype(np.float64)
-        )  # fmt: skip
+        each = [np.bincount(places[truth == there], minlength=size) for there in (False, True)]
+        return cls(np.stack(each).astype(np.float64))
 
     def temperature(self) -> float:
         """The temperature that makes the truth most likely; 1 where nothing was counted."""
@@ -75,16 +68,18 @@ class LogitCounts:
     def expected_error(self, temperature: float = 1.0) -> float | None:
         """Expected calibration error: the mean distance of probability and frequency.
 
-        Over 15 bins of probability of equal width, weighted by the voxels in each; None where
-        nothing was counted.
+        Over 15 bins of probability of equal width, weighted by the voxels in each. Only voxels
+        to which the network as trained gives 1 % or more: the rest of a scan, where everything
+        is certain, would make every model look calibrated. None where there are none.
         """
-        total = self.counts.sum()
+        counts = self.counts * (_CENTRES >= _LEAST)
+        total = counts.sum()
         if not total:
             return None
         probability = 1.0 / (1.0 + np.exp(-_CENTRES / temperature))
         bins = np.minimum((probability * _BINS).astype(int), _BINS - 1)
-        there = np.bincount(bins, self.counts[1], _BINS)
-        expected = np.bincount(bins, self.counts.sum(axis=0) * probability, _BINS)
+        there = np.bincount(bins, counts[1], _BINS)
+        expected = np.bincount(bins, counts.sum(axis=0) * probability, _BINS)
         return float(np.abs(there - expected).sum() / total)
 
 

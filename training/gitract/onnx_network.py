@@ -25,6 +25,7 @@ __all__ = ["Answer", "OnnxNetwork", "disagreement", "random_input", "stored_onnx
 Answer = Callable[[torch.Tensor], torch.Tensor]
 
 _OPSET = 17
+_MOST_KEPT = 8
 _ABSOLUTE, _RELATIVE = 1e-4, 1e-5  # the second is rounding error of large logits
 
 
@@ -167,13 +168,17 @@ def stored_onnx(network: nn.Module, config: ModelConfig, home: Path) -> OnnxNetw
         return None
     if path.is_file():
         with suppress(RuntimeError):
-            return OnnxNetwork(path)
+            found = OnnxNetwork(path)
+            with suppress(OSError):
+                path.touch()  # for `_leave_newest`
+            return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced_file(path) as partial:
             write_onnx(network, config, partial)
             if wrong := disagreement(OnnxNetwork(partial), network, config):
                 raise RuntimeError(f"In ONNX Runtime the network {wrong}.")
+        _leave_newest(path.parent)
         return OnnxNetwork(path)
     except RuntimeError as error:
         with suppress(OSError):
@@ -181,3 +186,11 @@ def stored_onnx(network: nn.Module, config: ModelConfig, home: Path) -> OnnxNetw
     except (OSError, InputError):
         pass
     return None
+
+
+def _leave_newest(folder: Path) -> None:
+    """Remove the networks that were not used for longest: each is as large as its weights."""
+    files = sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files[_MOST_KEPT:]:
+        with suppress(OSError):
+            file.unlink()

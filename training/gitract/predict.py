@@ -124,6 +124,9 @@ class Segmenter:
         How probabilities become contours.
     views
         How the scan is looked at: test-time augmentation.
+    once
+        The model is used here and never again, so it is neither kept warm nor translated for
+        ONNX Runtime.
 
     Attributes
     ----------
@@ -148,11 +151,14 @@ class Segmenter:
         store: ModelStore | None = None,
         decision: Decision | None = None,
         views: Views | None = None,
+        once: bool = False,
     ) -> None:
         chosen = choose_device(device)
         store = store or ModelStore()
         names = [model] if model is None or isinstance(model, (str, Path)) else list(model)
-        self._members = [_loaded(store.find(name), chosen, store) for name in names]
+        load = _loaded if once else _kept
+        self._members = [load(store.find(name), chosen, None if once else store.home)
+                         for name in names]  # fmt: skip
         self.model, self.config = self._members[0].info, self._members[0].config
         self.device = str(chosen)
         self.decision = decision or Decision()
@@ -354,20 +360,22 @@ _warm: OrderedDict[tuple[Path, str, str], _Member] = OrderedDict()
 _KEPT_WARM = 2
 
 
-def _loaded(info: ModelInfo, device: torch.device, store: ModelStore) -> _Member:
+def _kept(info: ModelInfo, device: torch.device, home: Path | None) -> _Member:
     """A model on a device; the last ones stay there, so that the next scan need not wait."""
     config = read_model_config(info.path)
     key = (info.path.resolve(), config.model_dump_json(), str(device))
-    member = _warm.pop(key, None)
-    if member is None:
-        network, config = load_network(info.path)
-        on_cpu = stored_onnx(network, config, store.home) if device.type == "cpu" else None
-        runner = Runner(on_device(network, device), config.preparation.patch, on_cpu=on_cpu)
-        member = _Member(info, config, runner)
-    _warm[key] = member
+    _warm[key] = _warm.pop(key) if key in _warm else _loaded(info, device, home)
     while len(_warm) > _KEPT_WARM:
         _warm.popitem(last=False)
-    return member
+    return _warm[key]
+
+
+def _loaded(info: ModelInfo, device: torch.device, home: Path | None) -> _Member:
+    """A model on a device; in ONNX Runtime on a CPU, if there is a place to keep that in."""
+    network, config = load_network(info.path)
+    on_cpu = stored_onnx(network, config, home) if home and device.type == "cpu" else None
+    runner = Runner(on_device(network, device), config.preparation.patch, on_cpu=on_cpu)
+    return _Member(info, config, runner)
 
 
 def _in_good_order(

@@ -233,7 +233,7 @@ def write_model(
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed while saving
     config = save_model(network, config, "", partial)
     if tested:
-        segmenter = Segmenter(partial, device=machines.device)
+        segmenter = Segmenter(partial, device=machines.device, once=True)
         evaluation = evaluate_scans(segmenter, tested, report=report)
     if evaluation is not None:
         config = config.model_copy(update={"dice": evaluation.mean_dice})
