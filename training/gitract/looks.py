@@ -133,8 +133,9 @@ class Look:
         Yields
         ------
         tuple of torch.Tensor
-            For each batch: logits ``(slice, organ, row, column)``, and the largest logit of
-            each slice and organ ``(slice, organ)``, on the runner's device.
+            For each batch: logits ``(slice, organ, row, column)``, and the largest one of each
+            slice and organ ``(slice, organ)`` as the network gave it, before the temperature;
+            on the runner's device.
         """
         needed = [self.prepared.needed(batch) for batch in batches]
         last_use = {place: number for number, places in enumerate(needed) for place in places}
@@ -149,6 +150,7 @@ class Look:
             maps = maps / self.temperature
             maps = self.prepared.along_stack(maps.flip(3) if self.mirrored else maps, batch)
             logits = {place: m for place, m in logits.items() if last_use[place] > number}
-            yield self.prepared.in_plane(maps, level), maps.amax(dim=(2, 3))
+            largest = maps.amax(dim=(2, 3)) * self.temperature
+            yield self.prepared.in_plane(maps, level), largest
             if self.runner.patch is None:
                 step(len(batch))

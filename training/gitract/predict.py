@@ -38,7 +38,7 @@ Arrived = Callable[[list[int], npt.NDArray[np.bool_]], None]
 _BATCH = 8  # slices that are brought to the scan's own grid at once
 _PROBE = 4
 """Every so many slices are looked at first; those between two silent ones are left out."""
-_SILENT = math.log(0.02 / 0.98)  # nowhere is an organ more likely than 2 %
+_SILENT = math.log(0.02 / 0.98)  # nowhere does the network give an organ more than 2 %
 _WORTH_PROBING = 32  # slices; of fewer nothing is won
 
 
@@ -405,8 +405,9 @@ def _in_good_order(
     probing = flat and whole and len(indices) >= _WORTH_PROBING
     probes = sorted({*indices[::_PROBE], indices[-1]}) if probing else list(indices)
     silent_ones: set[int] = set()
+    limit = min(_SILENT, level) if level > -math.inf else _SILENT
     for batch, logits, peaks in _together(looks, _near_first(probes, first), level, step):
-        silent_ones |= {i for i, peak in zip(batch, peaks.tolist(), strict=True) if peak < _SILENT}
+        silent_ones |= {i for i, peak in zip(batch, peaks.tolist(), strict=True) if peak < limit}
         yield batch, logits
     if not probing:
         return
