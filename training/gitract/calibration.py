@@ -128,7 +128,7 @@ def calibrated(folds: Sequence[tuple[str, LogitCounts]]) -> Calibration | None:
     Calibration or None
         None where fewer than two folds have voxels to count.
     """
-    known = [(who, counts) for who, counts in folds if counts.counts.any()]
+    known = [(who, counts) for who, counts in folds if counts.expected_error() is not None]
     if len(known) < 2:
         return None
     before, after = {}, {}

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import nn
 
 from gitract.augment import augment
@@ -30,7 +30,7 @@ from gitract.model_card import fine_tuning_card
 from gitract.model_config import ModelConfig
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network, save_model
-from gitract.models.weights import build_network
+from gitract.models.weights import build_network, packed_weights
 from gitract.organs import Organ
 from gitract.orientation import turn_upright
 from gitract.predict import check_finite, chosen_slices, masks_of_slices
@@ -214,8 +214,7 @@ class Candidate:
     def exported(self) -> tuple[ModelConfig, bytes]:
         """Its configuration and its weights, safetensors, for another machine."""
         assert self._network is not None
-        weights = {name: tensor.contiguous() for name, tensor in self._network.state_dict().items()}
-        return self._config, save(weights)
+        return self._config, packed_weights(self._network)
 
     @classmethod
     def received(

@@ -18,13 +18,13 @@ from gitract.decision import Decision, tidied
 from gitract.devices import choose_device
 from gitract.errors import InputError
 from gitract.looks import Look
-from gitract.model_config import ModelConfig, read_model_config
+from gitract.model_config import ModelConfig, Preparation, read_model_config
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network
 from gitract.models.ensemble import mean_logits
 from gitract.onnx_network import stored_onnx
 from gitract.orientation import Turn, turn_upright
-from gitract.preparation import prepare_scan
+from gitract.preparation import Prepared, prepare_scan
 from gitract.progress import Progress, Report, silent
 from gitract.runner import Runner, on_device
 from gitract.scan import Scan, Segmentation, Spacing
@@ -265,21 +265,16 @@ class Segmenter:
         return self._segmentation(scan, masks, beside)
 
     def _looks(self, voxels: np.ndarray, spacing: Spacing) -> list[Look]:
-        """Each model's, in each of the views."""
+        """Each model's, in each of the views; what is prepared alike is prepared once."""
         looks = []
+        prepared: dict[Preparation, Prepared] = {}
         for member in self._members:
             for view in self.views.all:
-                preparation = view.prepared_as(member.config.preparation)
-                prepared = prepare_scan(voxels, spacing, preparation)
-                looks.append(
-                    Look(
-                        member.runner,
-                        prepared,
-                        preparation,
-                        view.mirrored,
-                        member.config.temperature,
-                    )  # fmt: skip
-                )
+                how = view.prepared_as(member.config.preparation)
+                if how not in prepared:
+                    prepared[how] = prepare_scan(voxels, spacing, how)
+                temperature = member.config.temperature
+                looks.append(Look(member.runner, prepared[how], how, view.mirrored, temperature))
         return looks
 
     def _segmentation(

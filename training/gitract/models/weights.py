@@ -30,6 +30,7 @@ __all__ = [
     "build_network",
     "is_from_a_hub",
     "load_network",
+    "packed_weights",
     "save_model",
     "start_from",
 ]
@@ -255,6 +256,17 @@ def _state(content: object) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
 
 
+def packed_weights(network: nn.Module) -> bytes:
+    """The state of a network as safetensors."""
+    return save(
+        {
+            name: tensor.detach().to("cpu").contiguous()
+            for name, tensor in network.state_dict().items()
+            if isinstance(tensor, torch.Tensor)
+        }
+    )
+
+
 def save_model(network: nn.Module, config: ModelConfig, card: str, folder: Path) -> ModelConfig:
     """Write a model folder; `folder` must be new and its caller's to rename into place.
 
@@ -275,12 +287,7 @@ def save_model(network: nn.Module, config: ModelConfig, card: str, folder: Path)
         The configuration as written.
     """
     folder.mkdir(parents=True)
-    weights = {
-        name: tensor.detach().to("cpu").contiguous()
-        for name, tensor in network.state_dict().items()
-        if isinstance(tensor, torch.Tensor)
-    }
-    content = save(weights)  # not save_file, which hides the file from everybody else
+    content = packed_weights(network)  # not save_file, which hides the file from everybody else
     (folder / WEIGHTS_FILE).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     written = config.model_copy(update={"weights_sha256": digest})
