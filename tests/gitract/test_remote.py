@@ -323,6 +323,18 @@ def test_a_job_that_nobody_asks_about_ends(monkeypatch: pytest.MonkeyPatch) -> N
     jobs.close()
 
 
+def test_a_result_that_nobody_fetches_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gitract.remote.jobs._FORGOTTEN_AFTER_S", 0.3)
+    jobs = Jobs()
+    job = jobs.start(lambda _: b"contours")
+    until = time.monotonic() + 10
+    while jobs.find(job.id) is not None and time.monotonic() < until:
+        time.sleep(0.02)
+    assert job.state == "done"
+    assert jobs.find(job.id) is None
+    jobs.close()
+
+
 def test_addresses_are_for_the_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITRACT_HOME", str(tmp_path / "home"))
     assert server_devices() == []

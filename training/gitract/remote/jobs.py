@@ -80,7 +80,6 @@ class Jobs:
         InputError
             Too many are waiting.
         """
-        self._forget_old()
         job = Job(secrets.token_urlsafe(16))
         with self._lock:
             if len(self._jobs) >= self._most:
@@ -121,9 +120,6 @@ class Jobs:
         except Exception as error:  # noqa: BLE001 - the client is told, the server goes on
             job.error = f"The server failed: {type(error).__name__}: {error}"
             job.state = "failed"
-
-    def _forget_old(self) -> None:
-        now = time.monotonic()
-        for job in list(self._jobs.values()):
-            if now - job.asked_for > _FORGOTTEN_AFTER_S:
-                self.forget(job)
+        forgetting = threading.Timer(_FORGOTTEN_AFTER_S, self.forget, [job])
+        forgetting.daemon = True
+        forgetting.start()
