@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["finish", "median_seconds"]
+__all__ = ["finish", "median_seconds", "taken_mb"]
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -24,6 +24,20 @@ def median_seconds(candidates: dict[str, Callable[[], object]], *, rounds: int) 
             run()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def taken_mb(run: Callable[[], object]) -> float:
+    """The most memory that a call takes over what this process held before it; on Linux."""
+    before = _held_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    run()
+    return _held_mb("VmHWM") - before
+
+
+def _held_mb(kind: str) -> float:
+    """Memory of this process as Linux counts it: ``VmRSS`` now, ``VmHWM`` at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(kind))
 
 
 def _machine() -> str:

@@ -1,38 +1,45 @@
 """What it costs to outline a stack: ours, the bare network, MONAI's and nnU-Net's ways.
 
 Everything runs in the same process, in alternating rounds, from the scan's array to a label
-array; the bare network gets its input batches ready-made, in torch and in ONNX Runtime. Zoo
-networks have random weights, since time does not depend on them; they look at every slice.
-nnU-Net runs in an environment of its own, with its own network.
+array; the bare network gets its input batches ready-made, in torch, in ONNX Runtime and, where it
+is installed, in OpenVINO. Zoo networks have random weights, since time does not depend on them;
+they look at every slice. nnU-Net runs in an environment of its own, with its own network. A second
+table says what the time of the default model is made of.
 
     python benchmarks/segment.py [--scan FOLDER] [--networks unet_resnet18,segformer,unet]
         [--rounds 3] [--nnunet-python ENV/bin/python] [--record]
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from _bench import finish, median_seconds
+from _bench import finish, median_seconds, taken_mb
 from gitract import predict
 from gitract.io import read_scan
 from gitract.model_config import ModelConfig, NetworkConfig
 from gitract.models import load_network, save_model
 from gitract.models.weights import build_network
-from gitract.onnx_network import stored_onnx
+from gitract.onnx_network import stored_onnx, write_onnx
 from gitract.phantom import abdomen
 from gitract.predict import Segmenter
-from gitract.preparation import network_input, prepare_scan
-from gitract.runner import on_device
-from gitract.scan import Scan
+from gitract.preparation import Prepared, network_input, prepare_scan
+from gitract.runner import Runner, on_device
+from gitract.scan import Scan, Segmentation
 
 BATCH = 8  # as gitract uses on a CPU
 PHANTOM = (144, 266, 266)
@@ -87,8 +94,72 @@ def ways(model: Path | None, scan: Scan) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {"torch": bare, "monai": monai}
     if onnx is not None:
         found["onnx"] = bare_onnx
+    if onnx is not None and importlib.util.find_spec("openvino"):
+        openvino = in_openvino(network, config)
+        found["openvino"] = lambda: [openvino(batch) for batch in batches]
     found["ours"] = lambda: segmenter.segment(scan)
     return found
+
+
+def in_openvino(network: torch.nn.Module, config: ModelConfig) -> Callable[[torch.Tensor], object]:
+    """The network compiled by OpenVINO for a CPU, from its ONNX file."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        write_onnx(network, config, file)
+        core = openvino.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = core.compile_model(core.read_model(file), "CPU", settings)
+    return lambda batch: compiled(batch.contiguous().numpy())
+
+
+@contextmanager
+def timed(parts: dict[str, tuple[object, str]]) -> Iterator[dict[str, float]]:
+    """Seconds spent in functions, by name; they must not call each other."""
+    seconds: dict[str, float] = defaultdict(float)
+
+    def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds[name] += time.perf_counter() - begin
+
+        return call
+
+    with ExitStack() as stack:
+        for name, (owner, attribute) in parts.items():
+            new = wrapped(name, getattr(owner, attribute))
+            stack.enter_context(mock.patch.object(owner, attribute, new))
+        yield seconds
+
+
+def made_of(scan: Scan, rounds: int) -> list[list[str]]:
+    """What the time of a call is made of, with the default model as users get it."""
+    segmenter = Segmenter(device="cpu")
+    segmenter.segment(scan)
+    parts: dict[str, tuple[object, str]] = {
+        "estimating memory": (Segmenter, "memory_needed"),
+        "preparing the scan": (predict, "prepare_scan"),
+        "the network": (Runner, "__call__"),
+        "back to the scan's grid": (Prepared, "in_plane"),
+        "deciding": (predict._Contours, "add"),
+        "labels": (Segmentation, "labels"),
+    }
+    with timed(parts) as seconds:
+        begin = time.perf_counter()
+        for _ in range(rounds):
+            segmenter.segment(scan)
+        whole = (time.perf_counter() - begin) / rounds
+    found = {name: seconds[name] / rounds for name in parts}
+    found["all else"] = whole - sum(found.values())
+    return [[name, f"{1000 * one:.0f}", f"{100 * one / whole:.1f}"] for name, one in found.items()]
 
 
 def peak_mb(model: Path | None, scan: str, way: str) -> float:
@@ -101,16 +172,7 @@ def peak_mb(model: Path | None, scan: str, way: str) -> float:
 def print_peak(model: str, scan: str, way: str) -> None:
     run = ways(Path(model) if model else None, opened(scan))[way]
     run()  # what is made once, such as the memory pools of a runtime, is not counted
-    before = held_mb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
-    run()
-    print(held_mb("VmHWM") - before)
-
-
-def held_mb(kind: str) -> float:
-    """Memory of this process as Linux counts it: ``VmRSS`` now, ``VmHWM`` at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(kind))
+    print(taken_mb(run))
 
 
 def opened(scan: str) -> Scan:
@@ -128,10 +190,10 @@ def rows_of(model: Path | None, name: str, scan: str, rounds: int) -> list[list[
     seconds = median_seconds(candidates, rounds=rounds)
     predict._WORTH_PROBING = probing
     users = median_seconds({"ours": candidates["ours"]}, rounds=rounds)["ours"]
-    bare = min(seconds.get("onnx", np.inf), seconds["torch"])
-    onnx = f"{seconds['onnx']:.2f}" if "onnx" in seconds else "–"
+    bare = min(seconds[way] for way in ("torch", "onnx", "openvino") if way in seconds)
+    faster = [f"{seconds[way]:.2f}" if way in seconds else "–" for way in ("onnx", "openvino")]
     return [[
-        name, loaded.name, f"{seconds['torch']:.2f}", onnx, f"{seconds['ours']:.2f}",
+        name, loaded.name, f"{seconds['torch']:.2f}", *faster, f"{seconds['ours']:.2f}",
         f"{seconds['ours'] / bare:.2f}", f"{seconds['monai']:.2f}",
         f"{seconds['monai'] / seconds['ours']:.1f}", f"{users:.2f}" if model is None else "",
         f"{1000 * seconds['ours'] / len(loaded.voxels):.0f}",
@@ -144,7 +206,7 @@ def nnunet(python: Path, kind: str) -> list[str]:
     command = [python, script, *PHANTOM, torch.get_num_threads(), kind]
     told = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     seconds, peak = (float(word) for word in told.stdout.split()[-2:])
-    return [f"nnU-Net, {kind}", "phantom", "", "", f"{seconds:.0f}", "", "", "", "",
+    return [f"nnU-Net, {kind}", "phantom", "", "", "", f"{seconds:.0f}", "", "", "", "",
             f"{1000 * seconds / PHANTOM[0]:.0f}", f"{peak:.0f} in all", ""]  # fmt: skip
 
 
@@ -170,8 +232,8 @@ def main() -> None:
         rows.append(nnunet(options.nnunet_python, kind))
     finish(
         "One stack, from an array to labels",
-        ["network", "scan", "bare torch (s)", "bare ONNX (s)", "ours (s)", "to best bare",
-         "MONAI (s)", "MONAI to ours", "as users get it (s)", "ours, ms a slice",
+        ["network", "scan", "bare torch (s)", "bare ONNX (s)", "bare OpenVINO (s)", "ours (s)",
+         "to best bare", "MONAI (s)", "MONAI to ours", "as users get it (s)", "ours, ms a slice",
          "ours, MB", "MONAI, MB"],
         rows,
         f"{torch.get_num_threads()} threads, batches of {BATCH}, median of {options.rounds} "
@@ -184,6 +246,15 @@ def main() -> None:
         record=options.record,
         json_file=options.json,
     )  # fmt: skip
+    finish(
+        "What the time of a stack is made of",
+        ["part", "ms", "%"],
+        made_of(opened(options.scan), options.rounds),
+        f"The default model as users get it, once warm, on "
+        f"{'a real scan' if options.scan else 'the phantom'}; {torch.get_num_threads()} threads.",
+        record=options.record,
+        json_file=None,
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QThreadPool
 
 from gitract.decision import TIDY
 from gitract.errors import InputError
@@ -179,6 +179,20 @@ def test_cancel_takes_away_the_slices_that_were_done(half_done, viewer, image, b
     backend.gate.set()
     wait(qtbot, half_done)
     assert list(viewer.layers) == [image]
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_cancel_at_any_slice_leaves_nothing(viewer, image, backend, qtbot, done):
+    backend.gate, backend.gate_from = threading.Event(), done
+    widget = open_widget(viewer, SEGMENT)
+    widget.segment()
+    qtbot.waitUntil(lambda: backend.steps == done + 1, timeout=5000)
+    click(qtbot, widget.bar.cancel_button)
+    backend.gate.set()
+    wait(qtbot, widget)
+    assert list(viewer.layers) == [image]
+    assert widget.result is None
+    qtbot.waitUntil(lambda: not QThreadPool.globalInstance().activeThreadCount(), timeout=5000)
 
 
 def test_removing_the_unfinished_contours_cancels(half_done, viewer, image, backend, qtbot):

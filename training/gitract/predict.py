@@ -18,13 +18,14 @@ from gitract.decision import Decision, tidied
 from gitract.devices import choose_device
 from gitract.errors import InputError
 from gitract.looks import Look
+from gitract.memory import MemoryNeed, free_memory
 from gitract.model_config import ModelConfig, Preparation, read_model_config
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network
 from gitract.models.ensemble import mean_logits
 from gitract.onnx_network import stored_onnx
 from gitract.orientation import Turn, turn_upright
-from gitract.preparation import Prepared, prepare_scan
+from gitract.preparation import Prepared, prepare_scan, prepared_size
 from gitract.progress import Progress, Report, silent
 from gitract.runner import Runner, on_device
 from gitract.scan import Scan, Segmentation, Spacing
@@ -35,6 +36,7 @@ __all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
 
 Arrived = Callable[[list[int], npt.NDArray[np.bool_]], None]
 
+_FLOAT = 4  # bytes
 _BATCH = 8  # slices that are brought to the scan's own grid at once
 _PROBE = 4
 """Every so many slices are looked at first; those between two silent ones are left out."""
@@ -67,7 +69,7 @@ def check_finite(scan: Scan) -> None:
     InputError
         A voxel is not a finite number.
     """
-    if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
+    if scan.voxels.dtype.kind == "f" and not all(np.isfinite(one).all() for one in scan.voxels):
         raise InputError(f"{scan.name} holds voxels that are not finite numbers: repair it.")
 
 
@@ -105,6 +107,15 @@ class _Member:
     info: ModelInfo
     config: ModelConfig
     runner: Runner
+
+    def fit(self, grids: Sequence[tuple[int, int, int]], arrays: int) -> int:
+        """Let batch and patch fit beside the arrays; the bytes that its tensors will take."""
+        grid = max(grids, key=math.prod)
+        preparation, device = self.config.preparation, self.runner.device
+        # A 3-D network's answers are summed up on its device, for the whole stack.
+        stack = _FLOAT * math.prod(grid) * (len(self.config.organs) + 3) if preparation.patch else 0
+        free = free_memory(device) - stack - (arrays if device.type != "cuda" else 0)
+        return stack + self.runner.fit((preparation.channels, *grid[1:]), free)
 
 
 class Segmenter:
@@ -246,7 +257,9 @@ class Segmenter:
     ) -> Segmentation:
         indices = chosen_slices(slices, len(scan.voxels))
         check_finite(scan)
-        report(Progress(0, len(indices), "Preparing the scan"))
+        need = self.memory_needed(scan, probabilities=probabilities is not None)
+        need.check()
+        report(Progress(0, len(indices), f"Preparing the scan: {need.told()}"))
         turn = turn_upright(scan)
         voxels, spacing = turn.upright(scan.voxels), turn.spacing(scan.spacing)
         looks = self._looks(voxels, spacing)
@@ -263,6 +276,41 @@ class Segmenter:
         if probabilities is not None:
             beside["doubts"] = slice_doubts(probabilities, masks, scan.spacing)
         return self._segmentation(scan, masks, beside)
+
+    def memory_needed(self, scan: Scan, *, probabilities: bool = False) -> MemoryNeed:
+        """What outlining a scan will take, and batches and patches that fit what is free.
+
+        Parameters
+        ----------
+        scan
+            Nothing of it is computed yet.
+        probabilities
+            Whether they are wanted too.
+
+        Raises
+        ------
+        InputError
+            The slices are not axial.
+        """
+        turn = turn_upright(scan)
+        shape, spacing = turn.upright(scan.voxels).shape, turn.spacing(scan.spacing)
+        grids: dict[_Member, list[tuple[int, int, int]]] = {}
+        prepared: dict[Preparation, int] = {}
+        for member in self._members:
+            hows = [view.prepared_as(member.config.preparation) for view in self.views.all]
+            grids[member] = [prepared_size(shape, spacing, how) for how in hows]
+            bytes_held = (_FLOAT * math.prod(grid) for grid in grids[member])
+            prepared.update(zip(hows, bytes_held, strict=True))
+        organs = len(self.config.organs)
+        # Masks, the labels made of them, what is likely; probabilities in half precision.
+        of_voxel = 2 * organs + (organs if self.decision.hysteresis else 0)
+        of_voxel += 2 * organs if probabilities else 0
+        batch = 3 * _FLOAT * _BATCH * organs * math.prod(shape[1:])
+        # Scaled grey values stand beside unscaled ones for a while.
+        held = sum(prepared.values()) + max(prepared.values())
+        arrays = of_voxel * math.prod(shape) + batch + held
+        network = max(member.fit(sizes, arrays) for member, sizes in grids.items())
+        return MemoryNeed(arrays, network, self._members[0].runner.device)
 
     def _looks(self, voxels: np.ndarray, spacing: Spacing) -> list[Look]:
         """Each model's, in each of the views; what is prepared alike is prepared once."""

@@ -180,7 +180,13 @@ def prepare_scan(voxels: np.ndarray, spacing: Spacing, preparation: Preparation)
     window = (slice(0, grid[0]), slice(0, grid[1]), slice(0, grid[2]))
     if preparation.crop_to_body:
         window = (window[0], *_body(slices, preparation.pixel_mm))
-    return Prepared(_scaled(slices, preparation)[window].contiguous(), grid, window, shape)
+    low, high = _grey_limits(slices, preparation)
+    kept = slices[window].contiguous()
+    del slices  # stacks are large: the rest is done in place
+    # A smaller range is rounding error, which must not be stretched to 0...1.
+    least = 1e-4 * torch.maximum(low.abs(), high.abs()).clamp_min(1e-30)
+    kept.sub_(low).div_(torch.maximum(high - low, least)).clamp_(0.0, 1.0)
+    return Prepared(kept, grid, window, shape)
 
 
 def prepare_masks(masks: np.ndarray, prepared: Prepared) -> torch.Tensor:
@@ -240,26 +246,24 @@ def _resampled(voxels: np.ndarray, grid: tuple[int, int, int]) -> torch.Tensor:
     return stack.view(grid)
 
 
-def _scaled(slices: torch.Tensor, preparation: Preparation) -> torch.Tensor:
-    """Grey values between two percentiles to 0...1, clipped beyond them."""
+def _grey_limits(slices: torch.Tensor, preparation: Preparation) -> torch.Tensor:
+    """The grey values that become 0 and 1: two percentiles of the scan, or of each slice."""
     ends = (preparation.low_percentile, preparation.high_percentile)
-    if preparation.scaling == "scan":
-        limits = np.percentile(slices.numpy(), ends)[:, None]
-    else:
-        limits = np.percentile(slices.numpy(), ends, axis=(1, 2))
-    low, high = torch.from_numpy(limits.astype(np.float32))[:, :, None, None]
-    # A smaller range is rounding error, which must not be stretched to 0...1.
-    least = 1e-4 * torch.maximum(low.abs(), high.abs()).clamp_min(1e-30)
-    return ((slices - low) / torch.maximum(high - low, least)).clamp(0.0, 1.0)
+    whole = slices.numpy()[None] if preparation.scaling == "scan" else slices.numpy()
+    limits = np.stack([np.percentile(part, ends) for part in whole], axis=1)
+    return torch.from_numpy(limits.astype(np.float32))[:, :, None, None]
 
 
 def _body(slices: torch.Tensor, pixel_mm: float) -> tuple[slice, slice]:
     """Rows and columns around what is clearly not air in any slice, with a margin."""
     reach = max(1, round(_BODY_SMOOTHING_MM / pixel_mm / 2))
-    smooth = functional.avg_pool2d(
-        slices[:, None], 2 * reach + 1, stride=1, padding=reach, count_include_pad=False
-    )
-    projection = smooth.amax(dim=(0, 1)).numpy()
+    brightest = [
+        functional.avg_pool2d(
+            part[:, None], 2 * reach + 1, stride=1, padding=reach, count_include_pad=False
+        ).amax(dim=(0, 1))
+        for part in slices.split(_AT_ONCE)
+    ]
+    projection = torch.stack(brightest).amax(dim=0).numpy()
     air, bright = np.percentile(projection, (1, 90))
     body = projection > air + _BODY_LEVEL * (bright - air)
     margin = round(_BODY_MARGIN_MM / pixel_mm)

@@ -7,6 +7,7 @@ from torch import nn
 
 from gitract.devices import is_out_of_memory
 from gitract.errors import InputError
+from gitract.memory import activation_bytes
 from gitract.onnx_network import Answer
 
 __all__ = ["PatchTooLarge", "Runner", "on_device"]
@@ -14,6 +15,9 @@ __all__ = ["PatchTooLarge", "Runner", "on_device"]
 _SLICES = {"cpu": 8, "cuda": 32, "mps": 16}
 _PATCHES = {"cpu": 1, "cuda": 4, "mps": 1}
 _SMALLEST_SIDE = 32  # of a patch; a network sees too little of the body in less
+_WORKSPACE = 1.5
+"""What libraries take on top of a network's own tensors; benchmarks/memory.py measures it."""
+_SHARE = 0.8  # of the free memory: something else may want some meanwhile
 
 Patch = tuple[int, int, int]
 
@@ -58,10 +62,46 @@ class Runner:
     ) -> None:
         self.device = next(network.parameters()).device
         self.patch = patch
-        self.size = (_PATCHES if patch else _SLICES).get(self.device.type, 1)
+        self.size = self._usual_size
         self.remarks: list[str] = []
         self._network = network
         self._on_cpu = on_cpu
+        self._estimates: dict[tuple[int, ...], int] = {}
+
+    @property
+    def _usual_size(self) -> int:
+        return (_PATCHES if self.patch else _SLICES).get(self.device.type, 1)
+
+    def fit(self, image: Sequence[int], free: int) -> int:
+        """Choose a batch, and if need be a smaller patch, that fits into memory.
+
+        Where not even the smallest fits they are left at that: estimates are careful, and
+        what is really too much is met when it happens.
+
+        Parameters
+        ----------
+        image
+            Shape of what the network gets at once: ``(channel, row, column)``. Of a 3-D
+            network, which gets patches, only the channels count.
+        free
+            Bytes.
+
+        Returns
+        -------
+        int
+            Bytes that a batch takes, estimated.
+        """
+        self.size = self._usual_size
+        while (need := self.size * self._image_bytes(image)) > free * _SHARE:
+            if not self._ask_less():
+                break
+        return need
+
+    def _image_bytes(self, image: Sequence[int]) -> int:
+        shape = (1, image[0], *(self.patch or image[1:]))
+        if shape not in self._estimates:
+            self._estimates[shape] = int(activation_bytes(self._network, shape) * _WORKSPACE)
+        return self._estimates[shape]
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -113,14 +153,11 @@ class Runner:
         InputError
             There is nothing left to lower.
         """
-        if self.size > 1:
-            self.size //= 2
+        patch = self.patch
+        if self._ask_less():
+            if self.patch != patch:
+                raise PatchTooLarge
             return
-        if self.patch is not None and (smaller := _halved(self.patch)) != self.patch:
-            self.patch = smaller
-            sides = " x ".join(str(side) for side in smaller)
-            self._remark(f"Memory was short: patches of {sides} voxels were used.")
-            raise PatchTooLarge
         if self.device.type == "cpu":
             raise InputError(
                 "There is not enough memory to segment a single slice: close other programs, or "
@@ -129,6 +166,18 @@ class Runner:
         self._remark(f"The memory of {self.device} was too small: the CPU took over.")
         self._network = on_device(self._network, torch.device("cpu"))
         self.device = torch.device("cpu")
+
+    def _ask_less(self) -> bool:
+        """Halve the batch, or else the patch; False where both are as small as they can be."""
+        if self.size > 1:
+            self.size //= 2
+            return True
+        if self.patch is None or (smaller := _halved(self.patch)) == self.patch:
+            return False
+        self.patch = smaller
+        sides = " x ".join(str(side) for side in smaller)
+        self._remark(f"Memory was short: patches of {sides} voxels were used.")
+        return True
 
     def _remark(self, sentence: str) -> None:
         self.remarks = [sentence]  # the last is what was done in the end
