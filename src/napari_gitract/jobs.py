@@ -6,6 +6,7 @@ for it. The GUI empties the mailbox with a timer: however often a job reports, t
 is redrawn at the timer's pace. Nothing of Qt is touched from the worker's thread.
 """
 
+import gc
 import io
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from gitract.errors import Cancelled, GitractError, Stopped
 from gitract.progress import Progress, Report
 
-__all__ = ["Job", "errors_shown", "tell_error"]
+__all__ = ["Job", "errors_shown", "loading_libraries", "tell_error"]
 
 REDRAW_MS = 60
 
@@ -43,6 +44,31 @@ def errors_shown() -> Iterator[None]:
         yield
     except GitractError as error:
         tell_error(error)
+
+
+_libraries_loaded = threading.Event()
+
+
+@contextmanager
+def loading_libraries() -> Iterator[None]:
+    """Load torch and its companions without holding up the window more than need be.
+
+    They make half a million objects that stay. To look through these for garbage takes a
+    third of a second in which every thread stands still, several times while they are made
+    and now and then ever after. So today's garbage goes first, nothing is looked through
+    meanwhile, and what is there then is left out for good.
+    """
+    if _libraries_loaded.is_set():
+        yield
+        return
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+        _libraries_loaded.set()
+    finally:
+        gc.enable()
 
 
 class _Task(Generic[T]):

@@ -20,6 +20,7 @@ from torch.nn import functional
 from gitract.export import export_model
 from gitract.fine_tune import FineTuneSettings, fine_tune
 from gitract.losses import SegmentationLoss
+from gitract.memory import activation_bytes
 from gitract.model_config import ModelConfig, NetworkConfig, Preparation
 from gitract.model_store import ModelStore
 from gitract.models import create_model, load_network, save_model
@@ -299,6 +300,14 @@ def test_dropout_is_silent_in_evaluation(variant: Variant, network: nn.Module) -
     first = network(images)
     torch.manual_seed(2)
     assert torch.equal(network(images), first)
+
+
+@torch.inference_mode()
+def test_its_memory_is_estimated_without_running_it(variant: Variant, network: nn.Module) -> None:
+    images = variant.batch()
+    answer = network.eval()(images)
+    least = images.nbytes + answer.nbytes
+    assert least <= activation_bytes(network, images.shape) < 10_000 * least
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from gitract import INTENDED_USE
 from gitract.errors import GitractError, InputError
 from gitract.progress import Progress, Report
 from gitract.scan import Scan, Segmentation
-from napari_gitract.jobs import errors_shown, tell_error
+from napari_gitract.jobs import errors_shown, loading_libraries, tell_error
 from napari_gitract.layers import origin_of, scan_from_layer, segmentation_from_layer
 from napari_gitract.widgets._card import ChangeCard
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice
@@ -119,8 +119,10 @@ class FineTune(Panel):
 
         def work(report: Report) -> "Candidate":
             report(Progress(0, 0, "Loading the model"))
-            import_matplotlib()
-            from gitract.remote.client import fine_tune_on
+            with loading_libraries():
+                import_matplotlib()
+                import gitract.fine_tune  # noqa: F401 - `fine_tune_on` would, later
+                from gitract.remote.client import fine_tune_on
 
             return fine_tune_on(
                 device,

@@ -24,7 +24,7 @@ from gitract.errors import GitractError, InputError
 from gitract.organs import Organ
 from gitract.progress import Progress, Report
 from gitract.scan import Segmentation
-from napari_gitract.jobs import errors_shown, tell_error
+from napari_gitract.jobs import errors_shown, loading_libraries, tell_error
 from napari_gitract.layers import (
     origin_of,
     painted_volumes,
@@ -159,18 +159,19 @@ class Segment(Panel):
 
         def work(report: Report) -> _Result:
             report(Progress(0, 0, "Loading the model"))
-            from gitract.decision import TIDY
-            from gitract.remote.client import open_segmenter
-            from gitract.uncertainty import entropy
-            from gitract.views import SEVERAL_VIEWS
+            with loading_libraries():
+                from gitract.decision import TIDY
+                from gitract.remote.client import open_segmenter
+                from gitract.uncertainty import entropy
+                from gitract.views import SEVERAL_VIEWS
 
-            segmenter = open_segmenter(
-                model_id,
-                device=device,
-                decision=TIDY if tidy else None,
-                views=SEVERAL_VIEWS if several_views else None,
-                report=report,
-            )
+                segmenter = open_segmenter(
+                    model_id,
+                    device=device,
+                    decision=TIDY if tidy else None,
+                    views=SEVERAL_VIEWS if several_views else None,
+                    report=report,
+                )
             arrived = partial(live.arrived, segmenter.model.organs)
             uncertainty = None
             if unsure:
