@@ -2,7 +2,7 @@
 
 Each number comes from a process of its own, the first call of it: memory pools count too.
 
-    python benchmarks/memory.py [--networks unet_resnet18,segformer,unet] \\
+    python benchmarks/memory.py [--networks unet_resnet18,segformer,bisenet] \\
         [--slices 144,288,576,1000] [--record]
 """
 
@@ -69,7 +69,7 @@ def measured(*arguments: object) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", default="unet_resnet18,segformer,unet")
+    parser.add_argument("--networks", default="unet_resnet18,segformer,bisenet")
     parser.add_argument("--slices", default="144,288,576,1000")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()

@@ -6,7 +6,7 @@ is installed, in OpenVINO. Zoo networks have random weights, since time does not
 they look at every slice. nnU-Net runs in an environment of its own, with its own network. A second
 table says what the time of the default model is made of.
 
-    python benchmarks/segment.py [--scan FOLDER] [--networks unet_resnet18,segformer,unet]
+    python benchmarks/segment.py [--scan FOLDER] [--networks unet_resnet18,segformer,bisenet]
         [--rounds 3] [--nnunet-python ENV/bin/python] [--record]
 """
 
@@ -213,7 +213,7 @@ def nnunet(python: Path, kind: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scan", default="")
-    parser.add_argument("--networks", default="unet_resnet18,segformer,unet")
+    parser.add_argument("--networks", default="unet_resnet18,segformer,bisenet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nnunet-python", type=Path)
     parser.add_argument("--record", action="store_true")
