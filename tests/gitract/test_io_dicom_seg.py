@@ -578,7 +578,7 @@ def test_the_patient_is_named_by_the_study_and_by_nothing_else(
         assert surname not in text
     for uid in (item.SeriesInstanceUID, item.StudyInstanceUID, item.FrameOfReferenceUID):
         assert uid not in notes
-    assert "4711" not in notes and "Hospital" not in notes
+    assert "4711-0815" not in notes and "Hospital" not in notes
     assert json.loads(notes)["provenance"] == MODEL
 
 
