@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,16 @@ def watch(name: str, running: Callable[[], bool]) -> list[str]:
     return ticks.row(name, time.perf_counter() - start)
 
 
+def until(seconds: float) -> Callable[[], bool]:
+    """True until so many seconds have passed from now on."""
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() < end
+
+
 def run(scan_folder: Path | None) -> list[list[str]]:
     """Rows for idle, segmenting and fine-tuning."""
     import napari
+    from qtpy.QtCore import QTimer
 
     from gitract.phantom import abdomen, write_day
     from napari_gitract.widgets.fine_tune import FineTune
@@ -76,8 +84,12 @@ def run(scan_folder: Path | None) -> list[list[str]]:
     segment, fine_tune = Segment(viewer), FineTune(viewer)
     viewer.window.add_dock_widget(segment, name="Segment")
     viewer.window.add_dock_widget(fine_tune, name="Fine-tune", tabify=True)
-    end = time.perf_counter() + 3
-    rows = [watch("idle", lambda: time.perf_counter() < end)]
+    rows = [watch("idle", until(3))]
+    shape = viewer.layers[0].data.shape
+    for name in ("napari adds its first Labels layer", "napari adds another"):
+        QTimer.singleShot(200, partial(viewer.add_labels, np.zeros(shape, np.uint8)))
+        rows.append(watch(name, until(1)))
+        viewer.layers.pop()
     segment.segment()
     rows.append(watch("segmenting (loading torch and the model included)", lambda: segment.busy))
     segment.segment()
@@ -109,7 +121,8 @@ def main() -> None:
         rows,
         f"Gaps between ticks of a {TICK_MS} ms timer on the GUI thread, on "
         f"{options.scan.name if options.scan else 'a phantom'} of 144 slices. "
-        "The aim is under 100 ms.",
+        "The aim is 50 ms beyond what napari itself takes for a new layer. The first job loads "
+        "torch, whose largest library holds every thread of Python while the system maps it.",
         record=options.record,
         json_file=options.json,
     )

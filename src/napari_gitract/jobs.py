@@ -64,6 +64,8 @@ def loading_libraries() -> Iterator[None]:
     gc.collect()
     gc.disable()
     try:
+        import pandas  # noqa: F401 - else napari does, on the GUI thread, with the first labels
+
         yield
         gc.freeze()
         _libraries_loaded.set()

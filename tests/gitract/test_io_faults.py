@@ -251,7 +251,8 @@ def test_nothing_that_names_the_patient_gets_out(tmp_path: Path, cli: Cli) -> No
     scan, truth = abdomen((6, 40, 44), seed=1)
     series = write_scan(scan, tmp_path / "scan.dcm")
     secrets = {
-        "PatientName": "Secret^Sally", "PatientID": "SECRET471147114711", "PatientBirthDate": "19481230",
+        "PatientName": "Secret^Sally", "PatientID": "SECRET471147114711",
+        "PatientBirthDate": "19481230",
         "InstitutionName": "Secret Clinic", "SeriesDescription": "secret words",
         "OperatorsName": "Secret^Oliver",
     }  # fmt: skip

@@ -111,6 +111,8 @@ class OnnxNetwork:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Idle threads would wait in a loop, at a window's cost and for no gain.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what goes wrong comes as an exception
         with _as_runtime_error():
             self._session = onnxruntime.InferenceSession(

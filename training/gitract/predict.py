@@ -37,6 +37,7 @@ __all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
 Arrived = Callable[[list[int], npt.NDArray[np.bool_]], None]
 
 _FLOAT = 4  # bytes
+_LIBRARIES = 60 << 20  # what they keep to themselves; benchmarks/memory.py measures it
 _BATCH = 8  # slices that are brought to the scan's own grid at once
 _PROBE = 4
 """Every so many slices are looked at first; those between two silent ones are left out."""
@@ -308,7 +309,7 @@ class Segmenter:
         batch = 3 * _FLOAT * _BATCH * organs * math.prod(shape[1:])
         # Scaled grey values stand beside unscaled ones for a while.
         held = sum(prepared.values()) + max(prepared.values())
-        arrays = of_voxel * math.prod(shape) + batch + held
+        arrays = of_voxel * math.prod(shape) + batch + held + _LIBRARIES
         network = max(member.fit(sizes, arrays) for member, sizes in grids.items())
         return MemoryNeed(arrays, network, self._members[0].runner.device)
 
