@@ -51,23 +51,19 @@ class LiveLabels:
 
     def show(self, *_: object) -> None:
         """Show what has arrived."""
-        if self.closed:
+        if self.closed or not self._mailbox:
             return
-        changed = False
+        shown = self._layer
+        data = np.zeros(self._image.data.shape, np.uint8) if shown is None else shown.data
         while self._mailbox:
             organs, indices, labels = self._mailbox.popleft()
-            layer = self._layer or self._add(organs)
-            layer.data[indices] = labels
-            changed = True
-        if changed and self._layer is not None:
-            self._layer.refresh()
-
-    def _add(self, organs: Sequence[Organ]) -> "Labels":
-        empty = np.zeros(self._image.data.shape, np.uint8)
+            data[indices] = labels
+        if shown is not None:
+            shown.refresh()
+            return
         attributes = organ_attributes(organs) | transform_of(self._image)
-        self._layer = self._viewer.add_labels(empty, name=self._name, **attributes)
+        self._layer = self._viewer.add_labels(data, name=self._name, **attributes)
         self._layer.editable = False
-        return self._layer
 
     def complete(self, segmentation: Segmentation, labels: np.ndarray, name: str) -> "Labels":
         """Put the finished contours into the layer, which is the user's from now on."""
