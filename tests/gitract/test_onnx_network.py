@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 from gitract import onnx_network
+from gitract.export import export_model
+from gitract.io import read_scan
+from gitract.metrics import dice
 from gitract.model_config import ModelConfig, NetworkConfig
 from gitract.models import load_network, save_model
 from gitract.models.registry import register
@@ -117,3 +120,19 @@ def test_torch_and_onnx_draw_the_same_contours(
     by_torch = Segmenter(model, device="cpu").segment(phantom[0])
     assert by_torch.masks.any()
     assert (by_onnx.masks != by_torch.masks).mean() < 1e-4
+
+
+@pytest.mark.data
+def test_the_shipped_model_written_for_others_draws_the_same_on_a_real_scan(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    written = export_model("gi-tract-small", tmp_path / "model.onnx", format="onnx")
+    scan = read_scan(shared_data / "uwm_stacks" / "train" / "case20" / "case20_day0")
+    segmenter = Segmenter("gi-tract-small", device="cpu", once=True)
+    by_torch = segmenter.segment(scan)
+    segmenter._members[0].runner._on_cpu = OnnxNetwork(written)
+    by_onnx = segmenter.segment(scan)
+    for one, other in zip(by_torch.masks, by_onnx.masks, strict=True):
+        score = dice(one, other)
+        assert score is not None
+        assert score >= 0.999
