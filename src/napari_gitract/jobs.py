@@ -46,31 +46,26 @@ def errors_shown() -> Iterator[None]:
         tell_error(error)
 
 
-_libraries_loaded = threading.Event()
-
-
 @contextmanager
 def loading_libraries() -> Iterator[None]:
     """Load torch and its companions without holding up the window more than need be.
 
     They make half a million objects that stay. To look through these for garbage takes a
-    third of a second in which every thread stands still, several times while they are made
-    and now and then ever after. So today's garbage goes first, nothing is looked through
-    meanwhile, and what is there then is left out for good.
+    third of a second in which every thread stands still, and Python would do so several times
+    while they are made. So nothing is looked through meanwhile, and afterwards they count as
+    old: those are looked through when as many others have come, which is seldom.
     """
-    if _libraries_loaded.is_set():
-        yield
-        return
-    gc.collect()
+    collecting = gc.isenabled()
     gc.disable()
     try:
         import pandas  # noqa: F401 - else napari does, on the GUI thread, with the first labels
 
         yield
-        gc.freeze()
-        _libraries_loaded.set()
     finally:
-        gc.enable()
+        gc.freeze()
+        gc.unfreeze()  # into the oldest generation, from which garbage still goes
+        if collecting:
+            gc.enable()
 
 
 class _Task(Generic[T]):

@@ -1,5 +1,6 @@
 """What a network and a scan take of memory, told beforehand and kept to."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import torch
 from torch import nn
 
 from gitract import memory, predict
+from gitract.decision import TIDY
 from gitract.errors import InputError
 from gitract.memory import MemoryNeed, activation_bytes, free_memory, gigabytes
 from gitract.phantom import abdomen
 from gitract.predict import Segmenter
 from gitract.progress import Progress
-from gitract.runner import Runner
+from gitract.runner import PatchTooLarge, Runner
+from gitract.views import SEVERAL_VIEWS
 from sentences import assert_one_sentence
 
 CPU = torch.device("cpu")
@@ -75,6 +78,42 @@ def test_a_patch_that_cannot_fit_is_made_smaller_before_it_is_tried() -> None:
     assert runner.fit((1,), whole // 4) == whole // 8
     assert runner.patch == (32, 32, 32)
     assert "patches of 32 x 32 x 32" in runner.remarks[0]
+    assert runner.fit((1,), 1 << 40) == whole  # one short moment is not for ever
+    assert runner.patch == (64, 64, 64)
+    assert not runner.remarks
+
+
+def test_what_failed_is_not_estimated_to_fit_later() -> None:
+    runner = _runner((64, 64, 64))
+    runner.fit((1,), 1 << 40)
+    with pytest.raises(PatchTooLarge):
+        runner.lower()
+    runner.fit((1,), 1 << 40)
+    assert runner.patch == (32, 32, 32)
+
+
+class _Looking(nn.Module):
+    """Runs with numbers alone."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * float(images.max())
+
+
+def test_a_network_that_cannot_be_estimated_still_runs() -> None:
+    runner = Runner(nn.Sequential(nn.Conv2d(1, 1, 1), _Looking()).eval())
+    assert runner.fit((1, 8, 8), 1000) == 0
+    assert runner(torch.rand(3, 1, 8, 8)).shape == (3, 1, 8, 8)
+
+
+def test_estimates_in_several_threads_leave_the_network_alone() -> None:
+    network = nn.Sequential(*[nn.Conv2d(4, 4, 3, padding=1) for _ in range(30)]).eval()
+    images = torch.rand(1, 4, 16, 16)
+    with torch.inference_mode():
+        expected = network(images)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: activation_bytes(network, images.shape), range(40)))
+        assert len(set(found)) == 1
+        torch.testing.assert_close(network(images), expected)
 
 
 def test_what_a_container_may_have_is_what_is_free(
@@ -89,7 +128,7 @@ def test_what_a_container_may_have_is_what_is_free(
     unlimited = free_memory(CPU)
     (job / "memory.max").write_text("3000000\n")
     (job / "memory.current").write_text("2500000\n")
-    (job / "memory.stat").write_text("anon 1\ninactive_file 1000000\n")
+    (job / "memory.stat").write_text("anon 1\ninactive_file 600000\nactive_file 400000\n")
     (job / "step" / "memory.max").write_text("max\n")
     assert free_memory(CPU) == 1_500_000 < unlimited
 
@@ -110,9 +149,18 @@ def test_bytes_are_told_for_people(count: int, told: str) -> None:
 def test_what_cannot_fit_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.psutil, "swap_memory", lambda: type("", (), {"free": 0}))
     MemoryNeed(1 << 20, 1 << 20, CPU).check()
+    assert memory._free_swap() == 0
     with pytest.raises(InputError) as error:
         MemoryNeed(1 << 60, 0, CPU).check()
     assert_one_sentence(error, "GB of memory", "are free")
+
+
+def test_a_machine_that_does_not_tell_of_its_swap_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent() -> None:
+        raise RuntimeError("Performance counters may be disabled")
+
+    monkeypatch.setattr(memory.psutil, "swap_memory", silent)
+    MemoryNeed(1 << 20, 0, CPU).check()
 
 
 def _free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -145,7 +193,7 @@ def test_a_scan_that_cannot_be_held_is_refused_before_anything_is_done(
     arrived: list[int] = []
     with pytest.raises(InputError) as error:
         segmenter.segment(scan, arrived=lambda batch, _: arrived.extend(batch))
-    assert_one_sentence(error, "needs about", "choose fewer slices")
+    assert_one_sentence(error, "needs about", "cut the scan into parts")
     assert not arrived
 
 
@@ -164,4 +212,9 @@ def test_probabilities_and_more_models_need_more() -> None:
     plain = one.memory_needed(scan)
     sure = one.memory_needed(scan, probabilities=True)
     assert sure.arrays - plain.arrays == 2 * 3 * scan.voxels.size
-    assert plain.arrays > 6 * scan.voxels.size
+    twice = Segmenter(["gi-tract-small"] * 2, device="cpu", once=True).memory_needed(scan)
+    assert twice.arrays == plain.arrays  # the scan is prepared once for both
+    views = Segmenter(device="cpu", once=True, views=SEVERAL_VIEWS).memory_needed(scan)
+    assert views.arrays > plain.arrays
+    tidy = Segmenter(device="cpu", once=True, decision=TIDY).memory_needed(scan)
+    assert tidy.arrays == plain.arrays + 8 * scan.voxels.size

@@ -1,14 +1,17 @@
 """The one way to run a long job."""
 
+import gc
 import threading
 import time
+import weakref
+from contextlib import suppress
 
 import pytest
 
 from gitract.errors import InputError, Stopped
 from gitract.progress import Progress
 from napari_gitract import jobs
-from napari_gitract.jobs import Job
+from napari_gitract.jobs import Job, loading_libraries
 
 
 @pytest.fixture
@@ -129,6 +132,24 @@ def test_stop_before_anything_was_made_is_a_cancel(qtbot):
     with qtbot.waitSignal(job.ended, timeout=5000):
         job.stop()
     assert seen == ["cancelled"]
+
+
+@pytest.mark.parametrize("error", [None, InputError("No such model.")])
+def test_libraries_load_without_a_search_for_garbage_which_goes_later(error):
+    class Layer:
+        pass
+
+    layer = Layer()
+    layer.itself, gone = layer, weakref.ref(layer)
+    with suppress(InputError), loading_libraries():
+        assert not gc.isenabled()
+        if error is not None:
+            raise error
+    assert gc.isenabled()
+    assert not gc.get_freeze_count()
+    del layer
+    gc.collect()
+    assert gone() is None
 
 
 def test_bad_input_is_one_sentence(qtbot, shown):

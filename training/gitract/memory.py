@@ -5,6 +5,7 @@ A network's part is found without running it: its operations are gone through on
 is let go.
 """
 
+import copy
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ __all__ = ["MemoryNeed", "activation_bytes", "free_memory", "gigabytes"]
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUP = Path("/proc/self/cgroup")
+_UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ class MemoryNeed:
             The computer's memory cannot hold the arrays.
         """
         need = self.total if self.device.type == "cpu" else self.arrays
-        free = free_memory(torch.device("cpu")) + psutil.swap_memory().free
-        if need > free:
+        free = free_memory(torch.device("cpu"))
+        if need > free + _free_swap():
             raise InputError(
                 f"This needs about {gigabytes(need)} of memory and {gigabytes(free)} are free: "
-                "close other programs, choose fewer slices, or take a smaller model."
+                "close other programs, or cut the scan into parts."
             )
 
 
@@ -90,13 +92,21 @@ def free_memory(device: torch.device) -> int:
     return min(int(psutil.virtual_memory().available), _left_in_group())
 
 
+def _free_swap() -> int:
+    """What can be moved to disk; none where a limit holds, or where the system does not say."""
+    try:
+        return 0 if _left_in_group() < _UNLIMITED else int(psutil.swap_memory().free)
+    except (OSError, RuntimeError):  # Windows without its performance counters
+        return 0
+
+
 def _left_in_group() -> int:
-    """What the limits of a container or a cluster's job leave; no limit is a large number.
+    """What the limits of a container or a cluster's job leave.
 
     Linux' control groups, second edition: each group of a process and of its parents may have
     a limit. What was read from files counts as used, but is given up when it is wanted.
     """
-    left = 1 << 62
+    left = _UNLIMITED
     try:
         name = _OWN_GROUP.read_text().split("::", 1)[1].strip()
     except (OSError, IndexError):
@@ -109,7 +119,8 @@ def _left_in_group() -> int:
             limit = int((folder / "memory.max").read_text())
             used = int((folder / "memory.current").read_text())
             stated = dict(line.split() for line in (folder / "memory.stat").open())
-            left = min(left, limit - used + int(stated.get("inactive_file", 0)))
+            cached = sum(int(stated.get(f"{kind}_file", 0)) for kind in ("active", "inactive"))
+            left = min(left, limit - used + cached)
     return left
 
 
@@ -128,12 +139,19 @@ def activation_bytes(network: nn.Module, shape: Sequence[int]) -> int:
     int
         Bytes of the tensors that are alive together, images and answer among them. What a
         library takes for one operation comes on top.
+
+    Raises
+    ------
+    RuntimeError
+        The network looks at numbers, and can only be run with them.
     """
-    named = [*network.named_parameters(), *network.named_buffers()]
-    weights = {name: tensor.to("meta") for name, tensor in named}
+    weights = [*network.parameters(), *network.buffers()]
+    # Its own stay untouched: another thread may be using them.
+    without: dict[int, Any] = {id(w): nn.Parameter(w.to("meta"), False) for w in weights}
+    weightless = copy.deepcopy(network, without)
     with torch.inference_mode(), _Living() as living:
         images = torch.empty(tuple(shape), device="meta")
-        torch.func.functional_call(network, weights, (images,))
+        weightless(images)
     return living.most
 
 

@@ -18,7 +18,7 @@ from gitract.decision import Decision, tidied
 from gitract.devices import choose_device
 from gitract.errors import InputError
 from gitract.looks import Look
-from gitract.memory import MemoryNeed, free_memory
+from gitract.memory import MemoryNeed, free_memory, gigabytes
 from gitract.model_config import ModelConfig, Preparation, read_model_config
 from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network
@@ -26,7 +26,7 @@ from gitract.models.ensemble import mean_logits
 from gitract.onnx_network import stored_onnx
 from gitract.orientation import Turn, turn_upright
 from gitract.preparation import Prepared, prepare_scan, prepared_size
-from gitract.progress import Progress, Report, silent
+from gitract.progress import Progress, Report, followed, silent
 from gitract.runner import Runner, on_device
 from gitract.scan import Scan, Segmentation, Spacing
 from gitract.uncertainty import slice_doubts
@@ -37,6 +37,7 @@ __all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
 Arrived = Callable[[list[int], npt.NDArray[np.bool_]], None]
 
 _FLOAT = 4  # bytes
+_TIDYING = 8  # bytes of a voxel: the parts of an organ are numbered
 _LIBRARIES = 60 << 20  # what they keep to themselves; benchmarks/memory.py measures it
 _BATCH = 8  # slices that are brought to the scan's own grid at once
 _PROBE = 4
@@ -109,14 +110,18 @@ class _Member:
     config: ModelConfig
     runner: Runner
 
-    def fit(self, grids: Sequence[tuple[int, int, int]], arrays: int) -> int:
-        """Let batch and patch fit beside the arrays; the bytes that its tensors will take."""
+    def stack_bytes(self, grids: Sequence[tuple[int, int, int]]) -> int:
+        """What a 3-D network's answers for whole stacks take, on its device."""
+        if self.config.preparation.patch is None:
+            return 0
+        return _FLOAT * (len(self.config.organs) + 3) * sum(math.prod(grid) for grid in grids)
+
+    def fit(self, grids: Sequence[tuple[int, int, int]], arrays: int, stacks: int) -> int:
+        """Let batch and patch fit beside arrays and stacks; the bytes of its own tensors."""
         grid = max(grids, key=math.prod)
-        preparation, device = self.config.preparation, self.runner.device
-        # A 3-D network's answers are summed up on its device, for the whole stack.
-        stack = _FLOAT * math.prod(grid) * (len(self.config.organs) + 3) if preparation.patch else 0
-        free = free_memory(device) - stack - (arrays if device.type != "cuda" else 0)
-        return stack + self.runner.fit((preparation.channels, *grid[1:]), free)
+        device = self.runner.device
+        free = free_memory(device) - stacks - (arrays if device.type != "cuda" else 0)
+        return self.runner.fit((self.config.preparation.channels, *grid[1:]), free)
 
 
 class Segmenter:
@@ -266,7 +271,8 @@ class Segmenter:
         looks = self._looks(voxels, spacing)
         shape = (len(self.config.organs), *scan.shape)
         contours = _Contours(shape, self.decision, self._thresholds, probabilities)
-        for batch, logits in _in_good_order(looks, indices, first, contours.least, report):
+        with_memory = followed(report, f"(about {gigabytes(need.total)} of memory)")
+        for batch, logits in _in_good_order(looks, indices, first, contours.least, with_memory):
             found = contours.add(batch, logits, turn)
             if arrived is not None:
                 arrived(batch, found)
@@ -302,15 +308,21 @@ class Segmenter:
             grids[member] = [prepared_size(shape, spacing, how) for how in hows]
             bytes_held = (_FLOAT * math.prod(grid) for grid in grids[member])
             prepared.update(zip(hows, bytes_held, strict=True))
+        # While a stack is resampled it stands there with all its slices; then scaled, cropped.
+        beside = [_FLOAT * max(shape[0], grid[0]) * grid[1] * grid[2]
+                  for sizes in grids.values() for grid in sizes]  # fmt: skip
         organs = len(self.config.organs)
         # Masks, the labels made of them, what is likely; probabilities in half precision.
         of_voxel = 2 * organs + (organs if self.decision.hysteresis else 0)
         of_voxel += 2 * organs if probabilities else 0
+        of_voxel += _TIDYING if self.decision.tidies else 0
         batch = 3 * _FLOAT * _BATCH * organs * math.prod(shape[1:])
         # Scaled grey values stand beside unscaled ones for a while.
-        held = sum(prepared.values()) + max(prepared.values())
+        held = sum(prepared.values()) * (2 if self.views.mirror else 1) + max(beside)
         arrays = of_voxel * math.prod(shape) + batch + held + _LIBRARIES
-        network = max(member.fit(sizes, arrays) for member, sizes in grids.items())
+        # Answers of 3-D networks are summed up for the whole stack, of all looks at once.
+        stacks = sum(member.stack_bytes(sizes) for member, sizes in grids.items())
+        network = stacks + max(m.fit(sizes, arrays, stacks) for m, sizes in grids.items())
         return MemoryNeed(arrays, network, self._members[0].runner.device)
 
     def _looks(self, voxels: np.ndarray, spacing: Spacing) -> list[Look]:

@@ -8,7 +8,7 @@ batch, and lets whatever ``report`` raises (`gitract.errors.Cancelled`,
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-__all__ = ["Progress", "Report", "prefixed", "silent"]
+__all__ = ["Progress", "Report", "followed", "prefixed", "silent"]
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,12 @@ def prefixed(report: Report, prefix: str) -> Report:
         report(replace(progress, message=f"{prefix}: {progress.message}"))
 
     return with_prefix
+
+
+def followed(report: Report, end: str) -> Report:
+    """A report that says something more behind each message."""
+
+    def with_end(progress: Progress) -> None:
+        report(replace(progress, message=f"{progress.message} {end}"))
+
+    return with_end

@@ -53,8 +53,6 @@ class Runner:
     size : int
         Images that go in at once.
     patch : tuple of int or None
-    remarks : list of str
-        What had to be lowered, in sentences for the user.
     """
 
     def __init__(
@@ -63,10 +61,22 @@ class Runner:
         self.device = next(network.parameters()).device
         self.patch = patch
         self.size = self._usual_size
-        self.remarks: list[str] = []
         self._network = network
         self._on_cpu = on_cpu
+        self._own_patch = patch
+        self._largest_patch = patch  # that did not fail
+        self._too_small: torch.device | None = None
         self._estimates: dict[tuple[int, ...], int] = {}
+
+    @property
+    def remarks(self) -> list[str]:
+        """What had to be lowered, in a sentence for the user."""
+        if self._too_small is not None:
+            return [f"The memory of {self._too_small} was too small: the CPU took over."]
+        if self.patch is not None and self.patch != self._own_patch:
+            sides = " x ".join(str(side) for side in self.patch)
+            return [f"Memory was short: patches of {sides} voxels were used."]
+        return []
 
     @property
     def _usual_size(self) -> int:
@@ -91,16 +101,21 @@ class Runner:
         int
             Bytes that a batch takes, estimated.
         """
-        self.size = self._usual_size
-        while (need := self.size * self._image_bytes(image)) > free * _SHARE:
-            if not self._ask_less():
-                break
+        self.size, self.patch = self._usual_size, self._largest_patch
+        need = self.size * self._image_bytes(image)
+        # What is short for other reasons is not won by patches that see less of the body.
+        while need > free * _SHARE and (self.size > 1 or free > 0) and self._ask_less():
+            need = self.size * self._image_bytes(image)
         return need
 
     def _image_bytes(self, image: Sequence[int]) -> int:
         shape = (1, image[0], *(self.patch or image[1:]))
         if shape not in self._estimates:
-            self._estimates[shape] = int(activation_bytes(self._network, shape) * _WORKSPACE)
+            try:
+                found = activation_bytes(self._network, shape)
+            except (NotImplementedError, RuntimeError):
+                found = 0  # nobody knows: what is too much is met when it happens
+            self._estimates[shape] = int(found * _WORKSPACE)
         return self._estimates[shape]
 
     @torch.inference_mode()
@@ -156,6 +171,7 @@ class Runner:
         patch = self.patch
         if self._ask_less():
             if self.patch != patch:
+                self._largest_patch = self.patch
                 raise PatchTooLarge
             return
         if self.device.type == "cpu":
@@ -163,7 +179,7 @@ class Runner:
                 "There is not enough memory to segment a single slice: close other programs, or "
                 "take a smaller model."
             )
-        self._remark(f"The memory of {self.device} was too small: the CPU took over.")
+        self._too_small = self.device
         self._network = on_device(self._network, torch.device("cpu"))
         self.device = torch.device("cpu")
 
@@ -175,12 +191,7 @@ class Runner:
         if self.patch is None or (smaller := _halved(self.patch)) == self.patch:
             return False
         self.patch = smaller
-        sides = " x ".join(str(side) for side in smaller)
-        self._remark(f"Memory was short: patches of {sides} voxels were used.")
         return True
-
-    def _remark(self, sentence: str) -> None:
-        self.remarks = [sentence]  # the last is what was done in the end
 
 
 def _halved(patch: Sequence[int]) -> Patch:
