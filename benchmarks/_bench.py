@@ -5,12 +5,15 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
-__all__ = ["finish", "median_seconds", "taken_mb"]
+__all__ = ["every_slice", "finish", "median_seconds", "taken_mb"]
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -26,8 +29,20 @@ def median_seconds(candidates: dict[str, Callable[[], object]], *, rounds: int) 
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
+@contextmanager
+def every_slice() -> Iterator[None]:
+    """Segmenters look at every slice, and leave none out between two silent ones."""
+    from gitract import predict  # here: what measures the start must not load torch
+
+    with mock.patch.object(predict, "_WORTH_PROBING", sys.maxsize):
+        yield
+
+
 def taken_mb(run: Callable[[], object]) -> float:
-    """The most memory that a call takes over what this process held before it; on Linux."""
+    """The most memory that a call takes over what this process held before it; on Linux.
+
+    In millions of bytes.
+    """
     before = _held_mb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     run()
@@ -37,7 +52,8 @@ def taken_mb(run: Callable[[], object]) -> float:
 def _held_mb(kind: str) -> float:
     """Memory of this process as Linux counts it: ``VmRSS`` now, ``VmHWM`` at most."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(kind))
+    kibibytes = next(float(line.split()[1]) for line in lines if line.startswith(kind))
+    return kibibytes * 1024 / 1e6
 
 
 def _machine() -> str:

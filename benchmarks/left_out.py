@@ -6,13 +6,11 @@ Each scan is segmented twice, with and without leaving slices out.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from _bench import finish
-from gitract import predict
+from _bench import every_slice, finish
 from gitract.errors import InputError
 from gitract.io import find_scans, read_scan
 from gitract.predict import Segmenter
@@ -23,10 +21,8 @@ def row(segmenter: Segmenter, scan: Scan) -> list[str]:
     """One scan."""
     looked_at: list[int] = []
     quick = segmenter.segment(scan, arrived=lambda batch, _: looked_at.extend(batch))
-    probing = predict._WORTH_PROBING
-    predict._WORTH_PROBING = sys.maxsize
-    whole = segmenter.segment(scan)
-    predict._WORTH_PROBING = probing
+    with every_slice():
+        whole = segmenter.segment(scan)
     lost = np.count_nonzero(whole.masks & ~quick.masks)
     drawn = np.count_nonzero(whole.masks)
     organs = np.count_nonzero(whole.masks.any(axis=(0, 2, 3)))

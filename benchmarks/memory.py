@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from _bench import finish, taken_mb
+from gitract.model_store import ModelStore
 from gitract.models import load_network
 from gitract.onnx_network import stored_onnx
 from gitract.phantom import abdomen
@@ -33,18 +34,17 @@ MB = 1e6
 
 def one_network(model: str, way: str) -> dict[str, float]:
     """A batch of the usual size through a network, on the CPU."""
-    store = Segmenter(model or None, device="cpu", once=True)
-    network, config = load_network(store.model.path)
+    network, config = load_network(ModelStore().find(model or None).path)
     on_device(network, torch.device("cpu"))
     home = Path(os.environ["GITRACT_HOME"])
     answer = stored_onnx(network, config, home) if way == "ONNX" else None
+    if way == "ONNX" and answer is None:
+        return {}
     runner = Runner(network, config.preparation.patch, on_cpu=answer)
     sides = config.preparation.patch or IMAGE
     estimate = runner.fit((config.preparation.channels, *sides), 1 << 60)
     images = torch.rand(runner.size, config.preparation.channels, *sides)
-    if way == "ONNX" and answer is None:
-        return {}
-    return {"estimate": estimate / MB, "taken": taken_mb(lambda: runner(images)) * 1.048576}
+    return {"estimate": estimate / MB, "taken": taken_mb(lambda: runner(images))}
 
 
 def one_stack(slices: int) -> dict[str, float]:
@@ -53,7 +53,7 @@ def one_stack(slices: int) -> dict[str, float]:
     segmenter = Segmenter(device="cpu")
     need = segmenter.memory_needed(scan)
     begin = time.perf_counter()
-    taken = taken_mb(lambda: segmenter.segment(scan)) * 1.048576
+    taken = taken_mb(lambda: segmenter.segment(scan))
     return {
         "scan": scan.voxels.nbytes / MB, "arrays": need.arrays / MB, "network": need.network / MB,
         "taken": taken, "seconds": time.perf_counter() - begin,
@@ -81,11 +81,11 @@ def main() -> None:
             models[name] = zoo_model(name, default.config, Path(folder))
         networks = []
         for name, model in models.items():
-            cells = [name]
-            for way in ("torch", "ONNX"):
-                one = measured("network", model, way)
-                cells += [f"{one[what]:.0f}" if one else "–" for what in ("estimate", "taken")]
-            networks.append([*cells[:3], *cells[4:]])
+            by_torch, by_onnx = (measured("network", model, way) for way in ("torch", "ONNX"))
+            networks.append([
+                name, f"{by_torch['estimate']:.0f}", f"{by_torch['taken']:.0f}",
+                f"{by_onnx['taken']:.0f}" if by_onnx else "–",
+            ])  # fmt: skip
             print(networks[-1], flush=True)
         stacks = []
         for slices in options.slices.split(","):

@@ -85,16 +85,15 @@ def run(scan_folder: Path | None) -> list[list[str]]:
     viewer.window.add_dock_widget(segment, name="Segment")
     viewer.window.add_dock_widget(fine_tune, name="Fine-tune", tabify=True)
     rows = [watch("idle", until(3))]
-    shape = viewer.layers[0].data.shape
-    for name in ("napari adds its first Labels layer", "napari adds another"):
-        QTimer.singleShot(200, partial(viewer.add_labels, np.zeros(shape, np.uint8)))
-        rows.append(watch(name, until(1)))
-        viewer.layers.pop()
     segment.segment()
     rows.append(watch("segmenting (loading torch and the model included)", lambda: segment.busy))
     segment.segment()
     rows.append(watch("segmenting again", lambda: segment.busy))
     labels = viewer.layers[-1]
+    QTimer.singleShot(200, partial(viewer.add_labels, np.zeros_like(labels.data)))
+    rows.append(watch("napari itself adds a Labels layer", until(1)))
+    viewer.layers.pop()
+    viewer.layers.selection.active = labels
     middle = len(labels.data) // 2
     down, across = (axis.ravel() for axis in np.mgrid[100:130, 100:130])
     for index in (middle - 12, middle, middle + 12):

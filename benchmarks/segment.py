@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from _bench import finish, median_seconds, taken_mb
+from _bench import every_slice, finish, median_seconds, taken_mb
 from gitract import predict
 from gitract.io import read_scan
 from gitract.model_config import ModelConfig, NetworkConfig
@@ -185,10 +185,8 @@ def rows_of(model: Path | None, name: str, scan: str, rounds: int) -> list[list[
     candidates = ways(model, loaded)
     for run in candidates.values():
         run()
-    probing = predict._WORTH_PROBING
-    predict._WORTH_PROBING = sys.maxsize  # nothing is left out: the same work for all
-    seconds = median_seconds(candidates, rounds=rounds)
-    predict._WORTH_PROBING = probing
+    with every_slice():  # the same work for all
+        seconds = median_seconds(candidates, rounds=rounds)
     users = median_seconds({"ours": candidates["ours"]}, rounds=rounds)["ours"]
     bare = min(seconds[way] for way in ("torch", "onnx", "openvino") if way in seconds)
     faster = [f"{seconds[way]:.2f}" if way in seconds else "–" for way in ("onnx", "openvino")]

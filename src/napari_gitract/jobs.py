@@ -53,7 +53,7 @@ def loading_libraries() -> Iterator[None]:
     They make half a million objects that stay. To look through these for garbage takes a
     third of a second in which every thread stands still, and Python would do so several times
     while they are made. So nothing is looked through meanwhile, and afterwards they count as
-    old: those are looked through when as many others have come, which is seldom.
+    old: those are looked through only when many others have become so.
     """
     collecting = gc.isenabled()
     gc.disable()

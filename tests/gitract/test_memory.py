@@ -83,6 +83,14 @@ def test_a_patch_that_cannot_fit_is_made_smaller_before_it_is_tried() -> None:
     assert not runner.remarks
 
 
+def test_a_batch_that_failed_is_not_tried_again_with_the_next_scan() -> None:
+    runner = _runner()
+    runner.fit((1, 8, 8), 1 << 40)
+    runner.lower()
+    runner.fit((1, 8, 8), 1 << 40)
+    assert runner.size == 4
+
+
 def test_what_failed_is_not_estimated_to_fit_later() -> None:
     runner = _runner((64, 64, 64))
     runner.fit((1,), 1 << 40)

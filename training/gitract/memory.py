@@ -71,7 +71,7 @@ class MemoryNeed:
         """
         need = self.total if self.device.type == "cpu" else self.arrays
         free = free_memory(torch.device("cpu"))
-        if need > free + _free_swap():
+        if need > free and need > free + _free_swap():
             raise InputError(
                 f"This needs about {gigabytes(need)} of memory and {gigabytes(free)} are free: "
                 "close other programs, or cut the scan into parts."

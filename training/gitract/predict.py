@@ -301,16 +301,18 @@ class Segmenter:
         """
         turn = turn_upright(scan)
         shape, spacing = turn.upright(scan.voxels).shape, turn.spacing(scan.spacing)
-        grids: dict[_Member, list[tuple[int, int, int]]] = {}
+        grids: list[tuple[_Member, list[tuple[int, int, int]]]] = []
         prepared: dict[Preparation, int] = {}
         for member in self._members:
             hows = [view.prepared_as(member.config.preparation) for view in self.views.all]
-            grids[member] = [prepared_size(shape, spacing, how) for how in hows]
-            bytes_held = (_FLOAT * math.prod(grid) for grid in grids[member])
-            prepared.update(zip(hows, bytes_held, strict=True))
+            sizes = [prepared_size(shape, spacing, how) for how in hows]
+            prepared |= {
+                how: _FLOAT * math.prod(grid) for how, grid in zip(hows, sizes, strict=True)
+            }
+            grids.append((member, sizes))
         # While a stack is resampled it stands there with all its slices; then scaled, cropped.
         beside = [_FLOAT * max(shape[0], grid[0]) * grid[1] * grid[2]
-                  for sizes in grids.values() for grid in sizes]  # fmt: skip
+                  for _, sizes in grids for grid in sizes]  # fmt: skip
         organs = len(self.config.organs)
         # Masks, the labels made of them, what is likely; probabilities in half precision.
         of_voxel = 2 * organs + (organs if self.decision.hysteresis else 0)
@@ -321,8 +323,8 @@ class Segmenter:
         held = sum(prepared.values()) * (2 if self.views.mirror else 1) + max(beside)
         arrays = of_voxel * math.prod(shape) + batch + held + _LIBRARIES
         # Answers of 3-D networks are summed up for the whole stack, of all looks at once.
-        stacks = sum(member.stack_bytes(sizes) for member, sizes in grids.items())
-        network = stacks + max(m.fit(sizes, arrays, stacks) for m, sizes in grids.items())
+        stacks = sum(member.stack_bytes(sizes) for member, sizes in grids)
+        network = stacks + max(member.fit(sizes, arrays, stacks) for member, sizes in grids)
         return MemoryNeed(arrays, network, self._members[0].runner.device)
 
     def _looks(self, voxels: np.ndarray, spacing: Spacing) -> list[Look]:

@@ -64,7 +64,7 @@ class Runner:
         self._network = network
         self._on_cpu = on_cpu
         self._own_patch = patch
-        self._largest_patch = patch  # that did not fail
+        self._lowered: tuple[int, Patch | None] | None = None  # what is left after a failure
         self._too_small: torch.device | None = None
         self._estimates: dict[tuple[int, ...], int] = {}
 
@@ -101,7 +101,7 @@ class Runner:
         int
             Bytes that a batch takes, estimated.
         """
-        self.size, self.patch = self._usual_size, self._largest_patch
+        self.size, self.patch = self._lowered or (self._usual_size, self._own_patch)
         need = self.size * self._image_bytes(image)
         # What is short for other reasons is not won by patches that see less of the body.
         while need > free * _SHARE and (self.size > 1 or free > 0) and self._ask_less():
@@ -170,8 +170,8 @@ class Runner:
         """
         patch = self.patch
         if self._ask_less():
+            self._lowered = self.size, self.patch
             if self.patch != patch:
-                self._largest_patch = self.patch
                 raise PatchTooLarge
             return
         if self.device.type == "cpu":
@@ -180,6 +180,7 @@ class Runner:
                 "take a smaller model."
             )
         self._too_small = self.device
+        self._lowered = None  # what failed there may fit here
         self._network = on_device(self._network, torch.device("cpu"))
         self.device = torch.device("cpu")
 
