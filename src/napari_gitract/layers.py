@@ -7,15 +7,16 @@ its `Origin` still knows the scan's own geometry, and a segmentation takes over 
 transform that the image has now.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gitract.change import GAINED, LOST
 from gitract.errors import InputError
-from gitract.organs import ORGANS, Organ
+from gitract.organs import IGNORE, ORGANS, Organ
 from gitract.orientation import hangs_reversed
 from gitract.scan import (
     DicomSeries,
@@ -35,9 +36,11 @@ __all__ = [
     "AXES",
     "LayerTuple",
     "Origin",
+    "Removed",
     "contour_layers",
     "contrast_limits",
     "origin_by_scale",
+    "origin_for",
     "origin_of",
     "origin_of_image_like",
     "painted_volumes",
@@ -51,15 +54,30 @@ __all__ = [
     "transform_of",
     "uncertainty_to_layer",
     "usual_suffix",
+    "with_returned",
 ]
 
 AXES = ("z", "y", "x")
 MAP_KEY = "gitract-map"
 """In the metadata of an Image layer that shows what is known of a scan, and is none."""
 METADATA_KEY = "gitract"
+TOGETHER = "together"
+"""In the provenance of labels with a baseline: the ids that stood in the layer it is of."""
 UNKNOWN_ORGAN_COLOR = "#808080"
 
 LayerTuple = tuple[np.ndarray, dict[str, Any], str]
+
+
+class Removed(NamedTuple):
+    """An organ that the user took out of a layer's table.
+
+    `place` is where it stood there, `voxel` one of those that were emptied with it, or None
+    where nothing of it was painted.
+    """
+
+    organ: Organ
+    place: int
+    voxel: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +89,11 @@ class Origin:
     name, spacing, affine, shape, source, slice_numbers, stored, remarks
         As in `gitract.scan.Scan`.
     organs, provenance
-        As in `gitract.scan.Segmentation`; of a Labels layer only.
+        As in `gitract.scan.Segmentation`; of a Labels layer only. `IGNORE` is never among the
+        organs: each Labels layer may hold its value.
+    removed
+        Organs taken out of the table, the last one last. Their ids are given to no other, since
+        an undo brings their voxels back.
     """
 
     name: str
@@ -84,6 +106,7 @@ class Origin:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     stored: Stored | None = None
     remarks: tuple[str, ...] = ()
+    removed: tuple[Removed, ...] = ()
 
 
 def origin_of(metadata: Mapping[str, Any]) -> Origin | None:
@@ -203,7 +226,7 @@ def segmentation_to_layer(
     flat
         The labels, where they were flattened already, off the GUI thread.
     """
-    organs = segmentation.organs
+    organs = tuple(organ for organ in segmentation.organs if organ != IGNORE)
     shown = None if image_layer is None else origin_of(image_layer.metadata)
     origin = Origin(
         segmentation.name,
@@ -229,9 +252,11 @@ def segmentation_to_layer(
 
 
 def organ_attributes(organs: Sequence[Organ]) -> dict[str, Any]:
-    """The names and colours of organs, for a Labels layer."""
+    """The names and colours of organs, for a Labels layer; it can show what to ignore, too."""
     from napari.utils.colormaps import DirectLabelColormap
 
+    if all(organ.id != IGNORE.id for organ in organs):
+        organs = (*organs, IGNORE)
     colors: dict[int | None, str] = {None: UNKNOWN_ORGAN_COLOR, 0: "transparent"}
     colors.update({organ.id: organ.color for organ in organs})
     return {
@@ -262,14 +287,34 @@ def uncertainty_to_layer(entropy: np.ndarray, image_layer: "Image") -> LayerTupl
     return entropy, attributes, "image"
 
 
+def change_to_layer(change: np.ndarray, image_layer: "Image") -> LayerTuple:
+    """Describe what a new model changes (`gitract.change`) as a Labels layer over its scan.
+
+    Its metadata says that it holds no contours to choose from.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    attributes = {
+        "name": f"{image_layer.name} · what changes",
+        **transform_of(image_layer),
+        "colormap": DirectLabelColormap(
+            color_dict={None: "transparent", 0: "transparent", GAINED: "#4caf50", LOST: "#e57373"}
+        ),
+        "features": {"index": [0, GAINED, LOST], "name": ["as before", "new", "gone"]},
+        "metadata": {MAP_KEY: "change"},
+    }
+    return change, attributes, "labels"
+
+
 def contour_layers(
     segmentation: Segmentation, image_layer: "Image | None" = None, *, name: str
 ) -> list[LayerTuple]:
     """Describe contours as Labels layers: as many as it takes to lose no other structure.
 
     A Labels layer holds one organ a voxel. The organs of the models stand together in the
-    first layer, as `Segmentation.labels` flattens them; any other structure, such as a
-    target volume, goes to the first layer where it overlaps nothing.
+    first layer, as `Segmentation.labels` flattens them, and so does what a user painted into
+    their layer; any other structure, such as a target volume, goes to the first layer where
+    it overlaps nothing.
 
     Parameters
     ----------
@@ -278,14 +323,15 @@ def contour_layers(
     name
         Of the first layer; the others also name what is on them.
     """
+    models = {organ.id for organ in ORGANS}
     pairs = list(zip(segmentation.organs, segmentation.masks, strict=True))
-    groups = [[(organ, mask) for organ, mask in pairs if organ in ORGANS]]
+    groups = [[(organ, mask) for organ, mask in pairs if organ.id in models]]
+    others = [(organ, mask) for organ, mask in pairs if organ.id not in models]
+    others = _with_painted(groups[0], others, segmentation.provenance.get(TOGETHER, ()))
     covered = [np.any([mask for _, mask in groups[0]], axis=0) if groups[0] else None]
     if "baseline" in segmentation.provenance and groups[0]:
         covered = [np.ones(segmentation.shape, dtype=np.bool_)]  # it knows those organs alone
-    for organ, mask in pairs:
-        if organ in ORGANS:
-            continue
+    for organ, mask in others:
         for place, taken in enumerate(covered):
             if taken is None or not (taken & mask).any():
                 groups[place].append((organ, mask))
@@ -294,6 +340,7 @@ def contour_layers(
         else:
             groups.append([(organ, mask)])
             covered.append(mask)
+    groups[0].sort(key=lambda pair: segmentation.organs.index(pair[0]))
     layers = []
     for place, group in enumerate(groups):
         organs = tuple(organ for organ, _ in group)
@@ -303,6 +350,22 @@ def contour_layers(
         title = name if not place else f"{name} · {', '.join(organ.title for organ in organs)}"
         layers.append(segmentation_to_layer(part, image_layer, name=title))
     return layers
+
+
+def _with_painted(
+    first: list[tuple[Organ, np.ndarray]],
+    others: list[tuple[Organ, np.ndarray]],
+    painted: Collection[int],
+) -> list[tuple[Organ, np.ndarray]]:
+    """Move to the first layer what was painted there; the rest.
+
+    Not what overlaps it: that was on another layer, too, when both were saved.
+    """
+    rest: list[tuple[Organ, np.ndarray]] = []
+    for organ, mask in others:
+        apart = not any((mask & other).any() for _, other in first)
+        (first if organ.id in painted and apart else rest).append((organ, mask))
+    return rest
 
 
 def segmentation_from_layer(layer: "Labels", scan: Scan | None = None) -> Segmentation:
@@ -321,19 +384,26 @@ def segmentation_from_layer(layer: "Labels", scan: Scan | None = None) -> Segmen
     InputError
         The layer is not one stack of organ labels, or its voxel size is unknown.
     """
-    if layer.multiscale or layer.ndim != 3:
-        raise InputError(
-            f"Layer {layer.name!r} is not one stack of labels (slice, row, column) "
-            "at full resolution."
-        )
+    _check_stack(layer)
     origin = origin_of(layer.metadata)
     if origin is None and scan is not None and layer.data.shape == scan.shape:
         origin = _origin_of_scan(scan)
     return segmentation_of_labels(np.asarray(layer.data), origin or origin_by_scale(layer))
 
 
+def _check_stack(layer: "Labels") -> None:
+    if layer.multiscale or layer.ndim != 3:
+        raise InputError(
+            f"Layer {layer.name!r} is not one stack of labels (slice, row, column) "
+            "at full resolution."
+        )
+
+
 def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
     """Label image and `Origin` as a segmentation; its provenance says what was edited.
+
+    `IGNORE` is among its organs where a voxel has that value, and so is an organ that was
+    removed and whose voxels an undo brought back.
 
     Raises
     ------
@@ -343,20 +413,65 @@ def segmentation_of_labels(labels: np.ndarray, origin: Origin) -> Segmentation:
     from gitract.baseline import edited_slices
 
     _check_whole(origin, labels.shape)
+    organs = _painted_organs(labels, origin)
     provenance = dict(origin.provenance)
     baseline = provenance.get("baseline")
     if baseline is not None and len(baseline) == len(labels):
         provenance["edited"] = edited_slices(labels, baseline)
+        provenance[TOGETHER] = [organ.id for organ in organs]
     return Segmentation.of_labels(
         labels,
         spacing=origin.spacing,
         affine=origin.affine,
-        organs=origin.organs,
+        organs=organs,
         name=origin.name,
         slice_numbers=origin.slice_numbers,
         provenance=provenance,
         stored=origin.stored,
     )
+
+
+def _painted_organs(labels: np.ndarray, origin: Origin) -> tuple[Organ, ...]:
+    """The table of `origin` with what else its layer may hold, where a voxel does."""
+    known = {organ.id for organ in origin.organs}
+    others = {IGNORE.id, *(gone.organ.id for gone in origin.removed)} - known
+    painted = {value for value in others if np.any(labels == value)}
+    organs = with_returned(origin, painted).organs
+    return (*organs, IGNORE) if IGNORE.id in painted else organs
+
+
+def with_returned(origin: Origin, values: Collection[int]) -> Origin:
+    """The origin whose table again has the removed organs that have voxels.
+
+    Parameters
+    ----------
+    origin
+        Of a Labels layer.
+    values
+        Label values that the layer holds; others than those of removed organs do not matter.
+
+    Returns
+    -------
+    Origin
+        Each organ is back where it stood. Where another has taken its name meanwhile it gets a
+        number.
+    """
+    organs = list(origin.organs)
+    for gone in reversed(origin.removed):  # each place is that before the later ones went
+        if gone.organ.id in values:
+            name = _unlike(gone.organ.name, {organ.name for organ in organs})
+            organs.insert(gone.place, replace(gone.organ, name=name))
+    kept = tuple(gone for gone in origin.removed if gone.organ.id not in values)
+    return replace(origin, organs=tuple(organs), removed=kept)
+
+
+def _unlike(name: str, taken: Collection[str]) -> str:
+    """The name, or where it is taken the first of ``name_2``, ``name_3``, … that is not."""
+    unique, count = name, 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    return unique
 
 
 def joined(parts: Sequence[Segmentation]) -> Segmentation:
@@ -463,6 +578,30 @@ def origin_of_image_like(
         if origin is not None and fits and np.allclose(layer.scale, scale):
             found[origin.name, origin.affine.tobytes()] = replace(origin, remarks=())
     return next(iter(found.values())) if len(found) == 1 else None
+
+
+def origin_for(layer: "Labels", others: "Iterable[Layer]" = ()) -> Origin:
+    """The `Origin` of a Labels layer; where it has none, the one that it is to be given.
+
+    Parameters
+    ----------
+    layer
+        Any Labels layer.
+    others
+        The layers of the viewer, among which may be the scan that it was painted on.
+
+    Raises
+    ------
+    InputError
+        The layer is no stack; or it is not of our making, lies on no scan, and nothing says
+        how large a voxel is.
+    """
+    _check_stack(layer)
+    return (
+        origin_of(layer.metadata)
+        or origin_of_image_like(others, layer.data.shape, layer.scale)
+        or origin_by_scale(layer)
+    )
 
 
 def origin_by_scale(layer: "Layer") -> Origin:

@@ -69,13 +69,13 @@ def test_a_baseline_of_another_scan_is_refused(labels: np.ndarray) -> None:
         edited_slices(labels, slice_digests(labels[:5]))
 
 
-def test_edited_and_accepted_slices_are_reviewed_but_not_those_left_out(
+def test_edited_and_accepted_slices_are_reviewed_but_not_rejected_ones(
     labels: np.ndarray,
 ) -> None:
     baseline = slice_digests(labels)
     labels[4, 0, 0] = 1
     labels[1, 0, 0] = 1
-    corrected = segmentation(labels, baseline=baseline, accepted=[2, 4], left_out=[1])
+    corrected = segmentation(labels, baseline=baseline, accepted=[2, 4], rejected=[1])
     assert reviewed_slices(corrected) == [2, 4]
 
 

@@ -1,14 +1,23 @@
 """Scan and Segmentation to layers and back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 
+from gitract.baseline import slice_digests
 from gitract.errors import InputError
+from gitract.organs import IGNORE, ORGANS, Organ
 from gitract.scan import Segmentation
 from napari_gitract.layers import (
+    METADATA_KEY,
+    contour_layers,
     contrast_limits,
+    joined,
+    origin_of,
+    painted_volumes,
     scan_from_layer,
     scan_to_layer,
     segmentation_from_layer,
@@ -120,3 +129,85 @@ def test_unknown_label_values_are_refused(segmentation):
     layer.data[0, 0, 0] = 7
     with pytest.raises(InputError, match="7"):
         segmentation_from_layer(layer)
+
+
+def test_what_to_ignore_is_shown_and_named_in_every_layer(segmentation):
+    layer = Layer.create(*segmentation_to_layer(segmentation))
+    layer.data[2, 4, 4] = IGNORE.id
+    viewer = ViewerModel()
+    viewer.add_layer(layer)
+    go_to_slice(viewer, layer, 2)
+    status = layer.get_status(position=(2 * 3.0, 4 * 1.5, 4 * 1.25), world=True)
+    assert "Ignore" in str(status)
+    red, green, blue, _ = layer.get_color(IGNORE.id)
+    assert red == green == blue
+
+
+def test_what_to_ignore_is_no_organ_of_the_layer(segmentation):
+    layer = Layer.create(*segmentation_to_layer(segmentation))
+    assert segmentation_from_layer(layer).organs == ORGANS
+    layer.data[2, 4, 4] = IGNORE.id
+    painted = segmentation_from_layer(layer)
+    assert painted.organs == (*ORGANS, IGNORE)
+    assert np.argwhere(painted.masks[-1]).tolist() == [[2, 4, 4]]
+    again = Layer.create(*segmentation_to_layer(painted))
+    origin = origin_of(again.metadata)
+    assert origin.organs == ORGANS
+    assert "ignore" not in painted_volumes(again.data, origin)
+    np.testing.assert_array_equal(again.data, layer.data)
+
+
+def test_an_organ_that_has_the_value_already_stays_one(segmentation):
+    labels = segmentation.labels().array
+    labels[0, 0, 0] = 255
+    fat = Organ(255, "fat", "#ffffff")
+    table = (*ORGANS, fat)
+    drawn = Segmentation.of_labels(labels, spacing=segmentation.spacing, organs=table)
+    layer = Layer.create(*segmentation_to_layer(drawn))
+    assert segmentation_from_layer(layer).organs == table
+    assert "Fat" in str(layer.get_status(position=(0, 0, 0), world=True))
+
+
+def test_what_was_painted_into_a_prediction_is_reopened_with_it(segmentation):
+    duodenum = Organ(4, "duodenum", "#7ac36a")
+    baseline = slice_digests(segmentation.labels().array)
+    predicted = replace(segmentation, provenance={"model": "m", "baseline": baseline})
+    layer = Layer.create(*segmentation_to_layer(predicted))
+    origin = replace(origin_of(layer.metadata), organs=(duodenum, *ORGANS))
+    layer.metadata = {METADATA_KEY: origin}
+    layer.data[4, 2:5, 2:5] = duodenum.id
+    layer.data[5, 2:5, 2:5] = IGNORE.id
+    painted = segmentation_from_layer(layer)
+    [reopened] = (Layer.create(*one) for one in contour_layers(painted, name="again"))
+    np.testing.assert_array_equal(reopened.data, layer.data)
+    assert origin_of(reopened.metadata).organs == (duodenum, *ORGANS)
+    assert segmentation_from_layer(reopened).provenance["edited"] == [4, 5]
+
+
+def test_a_renamed_or_recoloured_organ_stays_in_the_layer_of_the_prediction(segmentation):
+    baseline = slice_digests(segmentation.labels().array)
+    predicted = replace(
+        segmentation,
+        organs=(*ORGANS[:2], Organ(3, "gaster", "#ffffff")),
+        provenance={"baseline": baseline},
+    )
+    [layer] = contour_layers(predicted, name="again")
+    np.testing.assert_array_equal(layer[0], predicted.labels().array)
+
+
+def test_a_structure_of_two_layers_never_erases_an_organ(segmentation):
+    gtv = Organ(17, "gtv", "#ff3b30")
+    labels = segmentation.labels().array
+    provenance = {"baseline": slice_digests(labels)}
+    labels[5, 2:5, 2:5] = gtv.id
+    table = (*ORGANS, gtv)
+    drawn = Segmentation.of_labels(
+        labels, spacing=segmentation.spacing, organs=table, provenance=provenance
+    )
+    painted = segmentation_from_layer(Layer.create(*segmentation_to_layer(drawn)))
+    masks = np.zeros((1, *painted.shape), np.bool_)
+    masks[0, 2, 2:4, 2:4] = True  # over the stomach
+    elsewhere = replace(painted, masks=masks, organs=(gtv,), provenance={})
+    first, second = contour_layers(joined([painted, elsewhere]), name="again")
+    np.testing.assert_array_equal(first[0] == 3, painted.masks[2])
+    np.testing.assert_array_equal(second[0] == 17, painted.masks[3] | masks[0])

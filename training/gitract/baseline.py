@@ -15,7 +15,8 @@ from gitract.errors import InputError
 
 __all__ = ["edited_slices", "slice_digest", "slice_digests", "turned_provenance"]
 
-_SLICE_LISTS = ("slices", "edited", "accepted", "left_out")
+_SLICE_LISTS = ("slices", "edited", "accepted", "rejected")
+_BY_SLICE = ("baseline", "doubts", "filled", "unreviewed")
 
 
 def slice_digest(labels: np.ndarray) -> str:
@@ -73,7 +74,8 @@ def turned_provenance(
     Parameters
     ----------
     provenance
-        As in `gitract.scan.Segmentation`: lists of slices, and the ``baseline``.
+        As in `gitract.scan.Segmentation`: lists of slices, the ``baseline``, and what
+        `gitract.review` keeps for each slice.
     before, after
         The labels ``(slice, row, column)`` in both orders.
     order
@@ -83,14 +85,21 @@ def turned_provenance(
     kept = {
         key: value
         for key, value in provenance.items()
-        if key != "baseline" and key not in _SLICE_LISTS
+        if key not in _BY_SLICE and key not in _SLICE_LISTS
     }
+    unreviewed = provenance.get("unreviewed", {})
+    if "all" in unreviewed:
+        kept["unreviewed"] = {"all": unreviewed["all"]}
     if order is None:
         return kept
     place = {old: new for new, old in enumerate(order)}
     for key in _SLICE_LISTS:
         if key in provenance:
             kept[key] = sorted(place[index] for index in provenance[key] if index in place)
+    if unreviewed:
+        kept["unreviewed"] = _placed(unreviewed, place) | kept.get("unreviewed", {})
+    if len(provenance.get("doubts", ())) == len(before):
+        kept["doubts"] = [provenance["doubts"][old] for old in order]
     baseline = provenance.get("baseline")
     if baseline is not None and len(baseline) == len(before):
         edited = set(edited_slices(before, baseline))
@@ -100,4 +109,21 @@ def turned_provenance(
             baseline[old] if old in edited else slice_digest(after[new])
             for new, old in enumerate(order)
         ]
+    if "filled" in provenance:
+        kept["filled"] = {
+            str(new): {slice_digest(after[new]): fillings[digest]}
+            for new, old in enumerate(order)
+            # Fillings that are not there now cannot come back: undo ends with the layer.
+            if (fillings := provenance["filled"].get(str(old)))
+            and (digest := slice_digest(before[old])) in fillings
+        }
     return kept
+
+
+def _placed(by_slice: Mapping[str, Any], place: Mapping[int, int]) -> dict[str, Any]:
+    """The entries of slices, which are named by their index, under their new one."""
+    return {
+        str(place[int(index)]): value
+        for index, value in by_slice.items()
+        if index.isdecimal() and int(index) in place
+    }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gitract.errors import InputError
 
-__all__ = ["KNOWN_ORGANS", "ORGANS", "Code", "Organ", "organ_named", "organs_from_ids"]
+__all__ = ["IGNORE", "KNOWN_ORGANS", "ORGANS", "Code", "Organ", "organ_named", "organs_from_ids"]
 
 
 class Code(NamedTuple):
@@ -75,6 +75,9 @@ KNOWN_ORGANS = (
     Organ(17, "gtv", "#ff3b30"),
 )
 """Organs that contours of other people often hold, with fixed ids: the models' own first."""
+
+IGNORE = Organ(255, "ignore", "#7f7f7f")
+"""Regions that are not to be learnt from; not an organ, and never exported as one."""
 
 # Terms and values from SNOMED CT as DICOM's PS3.16 lists them.
 _CODES = {

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gitract.baseline import turned_provenance
 from gitract.errors import InputError
-from gitract.organs import ORGANS, Organ, organs_from_ids
+from gitract.organs import IGNORE, ORGANS, Organ, organs_from_ids
 
 __all__ = [
     "DicomImage",
@@ -410,11 +410,12 @@ class Segmentation:
 
     @cached_property
     def volumes_ml(self) -> dict[str, float]:
-        """Volume of each organ in millilitres, by organ name."""
+        """Volume of each organ in millilitres, by organ name; not of what is to be ignored."""
         voxel_ml = float(np.prod(self.spacing)) / 1000.0
         return {
             organ.name: float(np.count_nonzero(mask)) * voxel_ml
             for organ, mask in zip(self.organs, self.masks, strict=True)
+            if organ.id != IGNORE.id
         }
 
 

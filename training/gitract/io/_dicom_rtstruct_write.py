@@ -27,6 +27,7 @@ from gitract.io._dicom_contours import (
     sources_told,
 )
 from gitract.io._dicom_files import RT_STRUCTURE_SET
+from gitract.io._ignore import without_ignored
 from gitract.io.contours import Points, outlined
 from gitract.organs import Organ
 from gitract.scan import DicomImage, DicomSeries, Segmentation
@@ -57,7 +58,7 @@ _COPIED = (
 def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     """Write the outlines of a segmentation of a DICOM series, and notes as JSON beside it.
 
-    Organs without a voxel are left out.
+    Organs without a voxel are left out, and so are regions to ignore.
 
     Raises
     ------
@@ -65,6 +66,7 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
         The segmentation belongs to no DICOM series, lies elsewhere than that, or is empty;
         or the file cannot be written.
     """
+    segmentation = without_ignored(segmentation)
     series = dicom.series_of(segmentation)
     drawn = drawn_organs(segmentation, "an RT Structure Set")
     origin = origin_of(segmentation)

@@ -21,6 +21,7 @@ from gitract.io._dicom_contours import (
     source_headers,
     sources_told,
 )
+from gitract.io._ignore import without_ignored
 from gitract.organs import Code, Organ
 from gitract.scan import DicomSeries, Segmentation
 
@@ -57,9 +58,9 @@ _COPIED = (
 def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     """Write a segmentation of a DICOM series as binary masks, with our notes beside.
 
-    Each organ with a voxel becomes a segment, with a frame for every slice. Patient and
-    study are those of the series, as the standard asks; the notes (``PATH.json``) hold
-    the organ table and the provenance and nothing of the patient.
+    Each organ with a voxel becomes a segment, with a frame for every slice; regions to ignore
+    are left out. Patient and study are those of the series, as the standard asks; the notes
+    (``PATH.json``) hold the organ table and the provenance and nothing of the patient.
 
     Raises
     ------
@@ -67,6 +68,7 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
         It is not on the grid of a DICOM series, nothing is drawn, the series is no longer
         there, or the file cannot be written.
     """
+    segmentation = without_ignored(segmentation)
     series = dicom.series_of(segmentation)
     drawn = drawn_organs(segmentation, "a DICOM segmentation")
     with sources_told(segmentation):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gitract.errors import InputError
 from gitract.io._files import replaced_file
+from gitract.io._ignore import without_ignored
 from gitract.io._labels import renamed
 from gitract.io._notes import beside, is_of_segmentation, notes_of, read_beside, restored
 from gitract.organ_names import OrganNames
@@ -287,14 +288,15 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     """Write a segmentation as a table, one row for each slice and organ.
 
     Ids are made of the segmentation's name and its slice numbers, 1 to n where it has
-    none. Overlapping organs stay as they are. What a table has no place for stands in
-    ``NAME.csv.json`` beside it.
+    none. Overlapping organs stay as they are; regions to ignore are left out. What a table
+    has no place for stands in ``NAME.csv.json`` beside it.
 
     Raises
     ------
     InputError
         A file cannot be written.
     """
+    segmentation = without_ignored(segmentation)
     with replaced_file(path) as table, replaced_file(beside(path)) as notes:
         with table.open("w", encoding="utf-8") as out:
             out.write(",".join(_COLUMNS) + "\n")
