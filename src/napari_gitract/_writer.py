@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from psygnal import Signal
 
 from gitract.errors import InputError
 from gitract.io import (
@@ -34,6 +35,7 @@ from napari_gitract.layers import (
 )
 
 __all__ = [
+    "WriterEvents",
     "write_image_nifti",
     "write_image_tiff",
     "write_labels_nifti",
@@ -41,12 +43,23 @@ __all__ = [
     "write_labels_rtstruct",
     "write_labels_seg",
     "write_labels_tiff",
+    "writer_events",
 ]
 
 Writer = Callable[[str, np.ndarray, dict[str, Any]], list[str]]
 ManyWriter = Callable[[str, list[LayerTuple]], list[str]]
 _NAPARIS = (".tif", ".tiff")
 _PLACED = (".nii", ".nii.gz", ".csv", ".seg.dcm", ".rtstruct.dcm")
+
+
+class WriterEvents:
+    """Says which labels were saved, to whoever keeps those that were not."""
+
+    saved = Signal(object)
+    """The array of a Labels layer, after it was written; a writer is not told which layer."""
+
+
+writer_events = WriterEvents()
 
 
 def _labels_writer(suffix: str) -> Writer:
@@ -62,8 +75,13 @@ def _labels_writer(suffix: str) -> Writer:
             from napari_builtins.io import napari_write_labels
 
             written = napari_write_labels(str(target), data, attributes)
-            return [] if written is None else [written]
-        return [str(write_segmentation(segmentation, target))]
+            if written is None:
+                return []
+            writer_events.saved.emit(data)
+            return [written]
+        write_segmentation(segmentation, target)
+        writer_events.saved.emit(data)
+        return [str(target)]
 
     return write
 
@@ -74,7 +92,10 @@ def _contours_writer(suffix: str) -> ManyWriter:
     def write(path: str, layers: list[LayerTuple]) -> list[str]:
         target = _named(path, suffix, SEGMENTATION_SUFFIXES)
         parts = [_segmentation(target, data, attributes) for data, attributes, _ in layers]
-        return [str(write_segmentation(joined(parts), target))]
+        write_segmentation(joined(parts), target)
+        for data, _, _ in layers:
+            writer_events.saved.emit(data)
+        return [str(target)]
 
     return write
 

@@ -1,24 +1,32 @@
-"""The base of the widgets: a column that scrolls, and one job at a time with its progress."""
+"""The base of the widgets: a column that scrolls, and one job at a time with its progress.
+
+Above the column stands what was left unsaved, and with the first widget edits begin to be
+kept.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QElapsedTimer, QEvent, Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from gitract.progress import Progress, Report
+from napari_gitract.autosaving import Autosaver
 from napari_gitract.jobs import Job
 from napari_gitract.widgets._docking import tab_with_siblings
 from napari_gitract.widgets._parts import button_row, note
+from napari_gitract.widgets._recovery import Recovery, leftovers
 from napari_gitract.workspace import Workspace, unproxied
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-__all__ = ["JobBar", "Panel"]
+__all__ = ["JobBar", "Panel", "time_left"]
 
 T = TypeVar("T")
+
+_KNOWN_S, _KNOWN_SHARE = 3.0, 0.05  # before that the time left is anybody's guess
 
 
 class JobBar(QWidget):
@@ -40,10 +48,12 @@ class JobBar(QWidget):
         layout.addWidget(self.text)
         buttons = [self.stop_button] if stop is not None else []
         layout.addLayout(button_row(*buttons, self.cancel_button))
+        self._clock = QElapsedTimer()
         self.setVisible(False)
 
     def watch(self, job: Job) -> None:
         """Show this job until it ends."""
+        self._clock.start()
         self.bar.setRange(0, 0)
         self.text.setText(f"{job.title}…")
         self.cancel_button.setEnabled(True)
@@ -61,7 +71,8 @@ class JobBar(QWidget):
         self.bar.setRange(0, last.total)
         self.bar.setValue(last.done)
         if self.cancel_button.isEnabled():
-            self.text.setText(last.message)
+            left = time_left(last.done, last.total, self._clock.elapsed() / 1000.0)
+            self.text.setText(f"{last.message} · {left}" if left else last.message)
 
     def _ending(self) -> None:
         self.cancel_button.setEnabled(False)
@@ -70,6 +81,24 @@ class JobBar(QWidget):
 
     def _stopping(self) -> None:
         self.stop_button.setEnabled(False)
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """How long a job will go on, told as people do; nothing while nobody can know.
+
+    Parameters
+    ----------
+    done, total
+        Steps.
+    seconds
+        Since the job began.
+    """
+    if seconds < _KNOWN_S or done < _KNOWN_SHARE * total or not done:
+        return ""
+    left = seconds * (total - done) / done
+    if left < 90:
+        return f"about {max(1, round(left / 5)) * 5} s left"
+    return f"about {round(left / 60)} min left"
 
 
 class Panel(QWidget):
@@ -85,6 +114,9 @@ class Panel(QWidget):
         super().__init__()
         self.viewer: Viewer = unproxied(napari_viewer)
         self.workspace = Workspace.of(self.viewer)
+        Autosaver.of(self.viewer)
+        self.recovery = Recovery(self.viewer, self)
+        leftovers.look()
         self.job: Job | None = None
         self._docked = False
         inner = QWidget()
@@ -98,6 +130,7 @@ class Panel(QWidget):
         self.area = scroll
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.recovery)
         outer.addWidget(scroll)
         self.setMinimumWidth(300)
 
