@@ -35,6 +35,7 @@ import torch
 
 from _bench import finish
 from _folds import ORGANS, WHOLE_STACK, of_patients
+from gitract.corrections import Corrections
 from gitract.devices import choose_device
 from gitract.evaluate import Evaluation, evaluate_scans
 from gitract.fine_tune import FineTuneSettings, fine_tune
@@ -237,8 +238,9 @@ def seconds_to_fine_tune(model: Path, scan: LabelledScan, budget: Budget, work: 
             steps_s += moments[-1] - moments[-2]
 
     fine_tune(
-        run.scan, run.truth, [int(index) for index in shown[places]], model=model,
-        device=budget.device, settings=settings, store=ModelStore(work / "store"), report=report,
+        [Corrections(run.scan, run.truth, tuple(int(index) for index in shown[places]))],
+        model=model, device=budget.device, settings=settings, store=ModelStore(work / "store"),
+        report=report,
     )  # fmt: skip
     whole = now() - moments[0]
     return whole + steps_s * (default.steps / settings.steps - 1)

@@ -271,12 +271,12 @@ def test_finetune_adopts_nothing_unless_told(
 def test_finetune_adopts_what_is_better(
     cli: Cli, day: Path, model: Path, corrected: Path, monkeypatch: pytest.MonkeyPatch, better: bool
 ) -> None:
-    verdict = ("better", "Better: yes.") if better else ("no difference", "No difference: no.")
-    monkeypatch.setattr("gitract.fine_tune._verdict", lambda *_: verdict)
+    word, sentence = ("better", "Better: yes.") if better else ("no difference", "No difference.")
+    monkeypatch.setattr("gitract.fine_tune.proof.concluded", lambda *_: (word, sentence, 0.01))
     arguments = ["finetune", day, corrected, "--model", model, "--steps", "2", "--slices", "2,6"]
     result = cli(*arguments)
     assert result.code == 0, result.err
-    assert verdict[1] in result.out
+    assert sentence in result.out
     assert ("now active" in result.out) is better
     assert ("Not adopted" in result.out) is not better
     assert len(ModelStore().models()) == 1 + better

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 
 from gitract import predict
 from gitract.baseline import edited_slices
+from gitract.corrections import Corrections
 from gitract.decision import TIDY, Decision
 from gitract.devices import choose_device, likely_devices
 from gitract.errors import Cancelled, InputError
@@ -540,7 +541,7 @@ def test_an_ensemble_of_a_model_with_itself_segments_like_it_and_can_be_fine_tun
     twice = Segmenter(tmp_path / "twice", device="cpu").segment(phantom[0])
     assert (twice.masks != found.masks).mean() < 1e-5
     candidate = fine_tune(
-        *phantom, [4, 5, 9], model=tmp_path / "twice", device="cpu", store=store,
+        [Corrections(*phantom, (4, 5, 9))], model=tmp_path / "twice", device="cpu", store=store,
         settings=FineTuneSettings(steps=2, evaluate_every=1),
     )  # fmt: skip
     kept, written = load_network(candidate.keep("mine").path)
@@ -551,16 +552,6 @@ def test_an_ensemble_of_a_model_with_itself_segments_like_it_and_can_be_fine_tun
 def same_weights(network: nn.Module, other: nn.Module) -> bool:
     pairs = zip(network.parameters(), other.parameters(), strict=True)
     return all(torch.equal(one, two) for one, two in pairs)
-
-
-def test_a_3d_model_cannot_be_fine_tuned_on_slices(
-    bright_model: MakeBright, box: tuple[Scan, np.ndarray]
-) -> None:
-    segmenter = bright_model(patch=(8, 16, 16))
-    found = segmenter.segment(box[0], slices=[7])
-    with pytest.raises(InputError) as error:
-        fine_tune(box[0], found, [7], model=segmenter.model.path, device="cpu")
-    assert_one_sentence(error, "3-D", "2-D")
 
 
 def test_fine_tuning_learns_where_the_stack_is_resampled(
@@ -576,10 +567,11 @@ def test_fine_tuning_learns_where_the_stack_is_resampled(
     masks = np.zeros((3, *mask.shape), bool)
     masks[2] = mask
     truth = Segmentation(masks, scan.spacing)
-    learnt = FineTuneSettings(steps=100, learning_rate=3e-3)
+    learnt = FineTuneSettings(steps=100, learning_rate=3e-3, blend=1.0, remembered=0)
     candidate = fine_tune(
-        scan, truth, [3, 7, 8, 12, 17], model=tmp_path / "random", device="cpu", settings=learnt
-    )
+        [Corrections(scan, truth, (3, 7, 8, 12, 17))],
+        model=tmp_path / "random", device="cpu", settings=learnt,
+    )  # fmt: skip
     stomach = candidate.card.rows[2]
     assert stomach.after is not None
     assert stomach.after > 0.7

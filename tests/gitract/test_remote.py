@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_arrays
 
+from gitract.corrections import Corrections
 from gitract.decision import TIDY
 from gitract.errors import Cancelled, InputError, Stopped
 from gitract.fine_tune import FineTuneSettings
@@ -115,6 +116,10 @@ def test_probabilities_come_along_when_asked_for(
     assert there[0].provenance["doubts"] == here[0].provenance["doubts"]
 
 
+def corrected(phantom: tuple[Scan, Segmentation]) -> list[Corrections]:
+    return [Corrections(*phantom, (4, 5, 9))]
+
+
 def test_fine_tuning_on_a_server_gives_a_candidate_here(
     home: Path, trained: SimpleNamespace, phantom: tuple[Scan, Segmentation]
 ) -> None:
@@ -123,18 +128,20 @@ def test_fine_tuning_on_a_server_gives_a_candidate_here(
     few = FineTuneSettings(steps=4, evaluate_every=2, parts=2)
     reports: list[Progress] = []
     candidate = fine_tune_on(
-        DEVICE, *phantom, [4, 5, 9], model="tiny", settings=few, report=reports.append
+        DEVICE, corrected(phantom), model="tiny", settings=few, report=reports.append
     )
     assert candidate.card.held_out == (4, 5, 9)
     assert [row.organ.name for row in candidate.card.rows] == [
         "large_bowel", "small_bowel", "stomach",
     ]  # fmt: skip
     assert any("loss" in one.values for one in reports)
+    here = fine_tune_on("cpu", corrected(phantom), model="tiny", settings=few)
     kept = candidate.keep("mine")
     assert kept.id == "mine"
     assert kept.parent == "tiny"
-    here = fine_tune_on("cpu", *phantom, [4, 5, 9], model="tiny", settings=few)
     assert candidate.card.as_dict() == here.card.as_dict()
+    for one, other in ((candidate.before, here.before), (candidate.after, here.after)):
+        np.testing.assert_array_equal(one[0].masks, other[0].masks)
 
 
 def test_a_fine_tuning_that_is_stopped_keeps_the_best_so_far(
@@ -149,7 +156,7 @@ def test_a_fine_tuning_that_is_stopped_keeps_the_best_so_far(
 
     many = FineTuneSettings(steps=5000, evaluate_every=2, parts=2)
     candidate = fine_tune_on(
-        DEVICE, *phantom, [4, 5, 9], model=trained.result.model, settings=many, report=report
+        DEVICE, corrected(phantom), model=trained.result.model, settings=many, report=report
     )
     assert "stopped early" in candidate.card.method
 
@@ -167,7 +174,7 @@ def test_cancelling_here_ends_the_job_there(
     many = FineTuneSettings(steps=5000, evaluate_every=2, parts=2)
     with pytest.raises(Cancelled):
         fine_tune_on(
-            DEVICE, *phantom, [4, 5, 9], model=trained.result.model, settings=many, report=report
+            DEVICE, corrected(phantom), model=trained.result.model, settings=many, report=report
         )
     begin = time.monotonic()  # the next one does not wait for thousands of steps
     open_segmenter(trained.result.model, device=DEVICE).segment(phantom[0])

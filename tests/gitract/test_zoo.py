@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
+from gitract.corrections import Corrections
+from gitract.errors import InputError
 from gitract.export import export_model
 from gitract.fine_tune import FineTuneSettings, fine_tune
 from gitract.losses import SegmentationLoss
@@ -26,14 +28,17 @@ from gitract.model_config import ModelConfig, NetworkConfig, Preparation
 from gitract.model_store import ModelStore
 from gitract.models import create_model, load_network, save_model
 from gitract.models.cost import zoo_names
+from gitract.models.growing import with_organs
 from gitract.models.outputs import Outputs, as_outputs
 from gitract.models.registry import network_dimensions, network_facts
+from gitract.organs import KNOWN_ORGANS, ORGANS
 from gitract.phantom import abdomen
 from gitract.predict import Segmenter
 from gitract.preparation import prepare_masks, prepare_scan
 from gitract.recipe import Loss, Recipe
 from gitract.scan import Scan, Segmentation
 from gitract.train import Machines, load_training_data, train
+from sentences import assert_one_sentence
 
 CLASSES = 3
 NATIVE = ((234, 234), (266, 266), (276, 276), (310, 360))
@@ -182,6 +187,15 @@ def network(variant: Variant) -> nn.Module:
     """A network of one's own, in training mode."""
     name = next(name for name, one in VARIANTS.items() if one is variant)
     return copy.deepcopy(built_once(name))
+
+
+def config_of(variant: Variant) -> ModelConfig:
+    """What a model folder with the network says."""
+    patch = (16, 32, 32) if variant.dimensions == 3 else None
+    return ModelConfig(
+        id="zoo", title="Zoo", preparation=Preparation(patch=patch),
+        network=NetworkConfig(name=variant.network, options=dict(variant.options)),
+    )  # fmt: skip
 
 
 def some_masks(images: torch.Tensor) -> torch.Tensor:
@@ -399,6 +413,42 @@ def test_it_overfits_four_slices(variant: Variant, network: nn.Module) -> None:
     assert dice > 0.95
 
 
+# --- more organs, and fewer ---------------------------------------------------------------------
+
+DUODENUM, RECTUM = KNOWN_ORGANS[3], KNOWN_ORGANS[5]
+
+
+@torch.inference_mode()
+def test_organs_are_added_and_the_others_answer_as_before(
+    variant: Variant, network: nn.Module
+) -> None:
+    network(variant.batch())  # statistics moved from where they begin
+    network.eval()
+    larger, config = with_organs(network, config_of(variant), (*ORGANS, DUODENUM, RECTUM))
+    assert config.organs == (*ORGANS, DUODENUM, RECTUM)
+    images = variant.batch(batch=1)
+    answer = larger(images)
+    torch.testing.assert_close(answer[:, :CLASSES], network(images), atol=1e-4, rtol=1e-4)
+    begin = answer[:, CLASSES:].sigmoid().mean(dim=[0, *range(2, answer.dim())])
+    assert all(0.02 < share < 0.12 for share in begin), "not near 5 %"
+
+
+@torch.inference_mode()
+def test_organs_are_removed_or_refused(variant: Variant, network: nn.Module) -> None:
+    network(variant.batch())
+    network.eval()
+    kept = ORGANS[1:]
+    if variant.network == "attention_unet":  # each organ is told by the heads of all
+        with pytest.raises(InputError) as error:
+            with_organs(network, config_of(variant), kept)
+        assert_one_sentence(error, "attention_unet", "another architecture")
+        return
+    smaller, config = with_organs(network, config_of(variant), kept)
+    assert config.organs == kept
+    images = variant.batch(batch=1)
+    torch.testing.assert_close(smaller(images), network(images)[:, 1:], atol=1e-4, rtol=1e-4)
+
+
 # --- to disk and to other programs ------------------------------------------------------------
 
 
@@ -407,12 +457,7 @@ def folder(variant: Variant, network: nn.Module, tmp_path: Path) -> Path:
     """The network as a model folder, its statistics moved from where they begin."""
     with torch.no_grad():
         network(variant.batch())
-    patch = (16, 32, 32) if variant.dimensions == 3 else None
-    config = ModelConfig(
-        id="zoo", title="Zoo", preparation=Preparation(patch=patch),
-        network=NetworkConfig(name=variant.network, options=dict(variant.options)),
-    )  # fmt: skip
-    save_model(network, config, "# Zoo\n", tmp_path / "model")
+    save_model(network, config_of(variant), "# Zoo\n", tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -464,8 +509,9 @@ def test_a_network_with_auxiliary_answers_is_trained_used_and_fine_tuned(
     assert Segmenter(trained.model, device="cpu").segment(scan).shape == scan.shape
     settings = FineTuneSettings(steps=2, evaluate_every=1, parts=2)
     candidate = fine_tune(
-        scan, truth, [3, 5, 8], model=trained.model, device="cpu", settings=settings, store=store
-    )
+        [Corrections(scan, truth, (3, 5, 8))],
+        model=trained.model, device="cpu", settings=settings, store=store,
+    )  # fmt: skip
     assert len(candidate.card.rows) == CLASSES
     kept = candidate.keep(name="tuned")
     found = Segmenter(kept.id, device="cpu", store=store).segment(scan)

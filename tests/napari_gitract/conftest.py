@@ -81,6 +81,7 @@ class Card:
     method: str
     held_out: tuple[int, ...]
     trained_on: tuple[int, ...]
+    retention: tuple[object, ...] = ()
 
 
 class Candidate:
@@ -115,6 +116,7 @@ class FakeBackend:
         self.at_work = threading.Event()
         self.discarded = 0
         self.trained_on: list[int] = []
+        self.replay: Path | None = None
         self.segmented_with: list[str | None] = []
         self.asked: list[tuple[object, object]] = []
 
@@ -163,10 +165,10 @@ class FakeBackend:
             provenance={"model": model, "baseline": slice_digests(labels)},
         )
 
-    def fine_tune(
-        self, scan, segmentation, slices, *, model, device, settings, report
-    ) -> Candidate:
-        self.trained_on = list(slices)
+    def fine_tune(self, corrections, *, model, device, settings, replay, report) -> Candidate:
+        (only,) = corrections
+        self.trained_on = list(only.slices)
+        self.replay = replay
         try:
             for step in range(20):
                 self.step()

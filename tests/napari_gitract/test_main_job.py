@@ -52,7 +52,7 @@ def test_the_whole_job(make_napari_viewer, qtbot, tmp_path):
         where = (np.full(len(wrong[0]), index), *wrong)
         prediction.data_setitem(where, truth[wrong])
     go_to_slice(viewer, prediction, 7)
-    click(qtbot, tune.review.add_button)
+    click(qtbot, tune.review.accept_button)
     tune.review.refresh()
     assert {reviewed.index for reviewed in tune.review.slices} == {1, 4, 6, 7}
     tune.settings = FineTuneSettings(steps=2, evaluate_every=1, parts=2, batch_size=2)
@@ -61,6 +61,17 @@ def test_the_whole_job(make_napari_viewer, qtbot, tmp_path):
     assert tune.candidate is not None
     assert len(tune.curves.values["loss"][0]) >= 2
     assert len(tune.candidate.card.rows) == 3
+    for text in ("HD95, mm", "Surface Dice at 2 mm", "Volume error, mL", "Dice"):
+        tune.card.measure.setCurrentText(text)
+        assert tune.card.rows.rowCount() == 3
+    assert "drawn as before" in tune.card.retention.text()
+
+    click(qtbot, tune.card.change_button)
+    change = viewer.layers[-1]
+    before, after = tune.candidate.before[0].masks, tune.candidate.after[0].masks
+    np.testing.assert_array_equal(change.data > 0, (before != after).any(axis=0))
+    assert not change.editable
+    assert tune.labels.layer is prediction  # what changes is nothing to learn from
 
     tune.card.confirm = lambda: True
     tune.card.name.setText("my hospital")
@@ -76,3 +87,36 @@ def test_the_whole_job(make_napari_viewer, qtbot, tmp_path):
     click(qtbot, models.restore_button)
     assert ModelStore().active().id == first_model
     assert segment.model.info.id == first_model
+
+
+@pytest.mark.slow
+def test_slices_between_corrected_ones_are_filled_from_what_the_model_draws(
+    make_napari_viewer, qtbot, tmp_path
+):
+    from gitract.fill_between import filled_by_model
+    from gitract.predict import Segmenter
+    from napari_gitract.layers import scan_from_layer
+
+    day = write_competition_day(tmp_path, *abdomen_phantom(slices=8, rows=64, columns=64))
+    viewer = make_napari_viewer()
+    load = open_widget(viewer, "Load scan")
+    load.path.setText(str(day))
+    click(qtbot, load.load_button)
+    wait(qtbot, load)
+    image, reference = viewer.layers
+    found = Segmenter(device="cpu").segment(scan_from_layer(image))
+    tune = open_widget(viewer, "Fine-tune")
+    tune.labels.layer = reference
+    for index in (1, 6):
+        tune.workspace.accept(reference, [index])
+    reference.data[2:6] = 0
+    drawn = reference.data.copy()
+    tune.review.fill_by_model_requested.emit()
+    wait(qtbot, tune)
+    expected = filled_by_model(drawn, found.labels().array, [1, 6], found.spacing)
+    assert expected
+    for index, labels in expected.items():
+        np.testing.assert_array_equal(reference.data[index], labels)
+    assert "Filled 4 slices" in tune.review.message.text()
+    reference.undo()
+    np.testing.assert_array_equal(reference.data, drawn)

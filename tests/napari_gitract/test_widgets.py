@@ -1,6 +1,7 @@
 """The widgets in a real viewer, with instant models in place of torch."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gitract.remote.addresses import Address, set_address
 from gitract.views import SEVERAL_VIEWS
 from napari_gitract.layers import scan_to_layer
 from napari_gitract.widgets._card import HIGHLIGHT
+from napari_gitract.widgets._panel import time_left
 from napari_gitract.workspace import go_to_slice
 
 SEGMENT, FINE_TUNE, MODELS, LOAD = "Segment", "Fine-tune", "Models", "Load scan"
@@ -305,8 +307,10 @@ def test_clicking_an_organ_paints_with_it(segmented):
 
 
 def listed(widget):
-    items = widget.review.list
-    return [items.item(row).text() for row in range(items.count())]
+    return [
+        f"{reviewed.index} {'edited' if reviewed.edited else 'accepted'}"
+        for reviewed in widget.review.slices
+    ]
 
 
 def test_edited_slices_list_themselves_through_undo_and_redo(segmented, viewer, qtbot):
@@ -315,31 +319,26 @@ def test_edited_slices_list_themselves_through_undo_and_redo(segmented, viewer, 
     assert widget.labels.layer is labels
     assert not widget.start_button.isEnabled()
     labels.paint((3, 15, 15), 1)
-    qtbot.waitUntil(lambda: listed(widget) == ["Slice 3 · edited"], timeout=2000)
+    qtbot.waitUntil(lambda: listed(widget) == ["3 edited"], timeout=2000)
     labels.fill((4, 0, 0), 2)
-    qtbot.waitUntil(
-        lambda: listed(widget) == ["Slice 3 · edited", "Slice 4 · edited"], timeout=2000
-    )
+    qtbot.waitUntil(lambda: listed(widget) == ["3 edited", "4 edited"], timeout=2000)
     labels.undo()
     labels.undo()
     qtbot.waitUntil(lambda: listed(widget) == [], timeout=2000)
     labels.redo()
-    qtbot.waitUntil(lambda: listed(widget) == ["Slice 3 · edited"], timeout=2000)
+    qtbot.waitUntil(lambda: listed(widget) == ["3 edited"], timeout=2000)
     assert widget.start_button.isEnabled()
 
 
-def test_slices_are_added_shown_and_removed(segmented, viewer, qtbot):
+def test_a_slice_can_be_accepted_and_rejected_where_one_fine_tunes(segmented, viewer, qtbot):
     widget = open_widget(viewer, FINE_TUNE)
     go_to_slice(viewer, segmented.result, 5)
-    click(qtbot, widget.review.add_button)
-    assert listed(widget) == ["Slice 5 · right as it stood"]
-    go_to_slice(viewer, segmented.result, 0)
-    item = widget.review.list.item(0)
-    widget.review.list.itemClicked.emit(item)
-    assert viewer.dims.point[0] == pytest.approx(15.0)
-    widget.review.list.setCurrentItem(item)
-    click(qtbot, widget.review.remove_button)
+    click(qtbot, widget.review.accept_button)
+    assert listed(widget) == ["5 accepted"]
+    assert widget.start_button.isEnabled()
+    click(qtbot, widget.review.reject_button)
     assert listed(widget) == []
+    assert not widget.start_button.isEnabled()
 
 
 def test_saved_and_reopened_labels_know_their_slices(segmented, viewer, qtbot, tmp_path):
@@ -353,7 +352,7 @@ def test_saved_and_reopened_labels_know_their_slices(segmented, viewer, qtbot, t
     viewer.layers.remove(labels)
     [reopened] = viewer.open(path, plugin="napari-gitract")
     assert widget.labels.layer is reopened
-    assert listed(widget) == ["Slice 1 · right as it stood", "Slice 3 · edited"]
+    assert listed(widget) == ["1 accepted", "3 edited"]
     assert widget.image.layer.name == "case1_day2"
     np.testing.assert_array_equal(reopened.data, labels.data)
 
@@ -384,6 +383,43 @@ def test_fine_tune_shows_curve_and_card_and_keeps(corrected, segmented, viewer, 
     segmented.segment()
     wait(qtbot, segmented)
     assert viewer.layers[-1].name == "case1_day2 · v2"
+
+
+def test_a_kept_model_can_be_gone_back_from_at_once(corrected, segmented, backend, qtbot):
+    corrected.start()
+    wait(qtbot, corrected)
+    assert not corrected.restore_button.isVisibleTo(corrected)
+    click(qtbot, corrected.card.keep_button)
+    assert corrected.restore_button.isVisibleTo(corrected)
+    click(qtbot, corrected.restore_button)
+    assert backend.active().id == "gi-tract-small"
+    assert segmented.model.currentText() == "● gi-tract-small"
+    assert not corrected.restore_button.isVisibleTo(corrected)
+
+
+def test_a_replay_folder_goes_to_the_training(corrected, backend, qtbot):
+    corrected.start()
+    wait(qtbot, corrected)
+    assert backend.replay is None
+    corrected.replay.setText(" /data/clinic ")
+    corrected.start()
+    wait(qtbot, corrected)
+    assert backend.replay == Path("/data/clinic")
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "told"),
+    [
+        (0, 100, 60.0, ""),
+        (50, 100, 2.0, ""),  # too early to tell
+        (4, 100, 60.0, ""),
+        (50, 100, 42.0, "about 40 s left"),
+        (25, 100, 100.0, "about 5 min left"),
+        (99, 100, 100.0, "about 5 s left"),
+    ],
+)
+def test_the_time_left_is_told_once_it_can_be_known(done, total, seconds, told):
+    assert time_left(done, total, seconds) == told
 
 
 def test_fine_tune_discards(corrected, backend, qtbot):

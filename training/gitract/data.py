@@ -16,7 +16,7 @@ from gitract.preparation import network_input
 from gitract.prepared import Stack
 from gitract.recipe import Recipe
 
-__all__ = ["Batch", "Batches", "split_by_patient"]
+__all__ = ["Batch", "Batches", "crop_at_random", "split_by_patient"]
 
 
 class Batch(NamedTuple):
@@ -69,7 +69,7 @@ def _padding(extent: int, size: int) -> tuple[int, int]:
     return missing // 2, missing - missing // 2
 
 
-def _crop(
+def crop_at_random(
     images: torch.Tensor, masks: torch.Tensor, size: Sequence[int], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad the last axes of both to at least `size`, centred, then cut at a random place."""
@@ -185,7 +185,7 @@ class Batches(Dataset[Batch]):
         """A slice with its neighbours, and its masks, as a batch of one."""
         size = (self._recipe.optimisation.crop,) * 2
         images = network_input(stack.slices, [place], self._recipe.preparation)
-        return _crop(images, stack.masks[None, :, place].float(), size, generator)
+        return crop_at_random(images, stack.masks[None, :, place].float(), size, generator)
 
     @staticmethod
     def _block(
@@ -200,7 +200,7 @@ class Batches(Dataset[Batch]):
         pad = (0, 0, 0, 0, 0, max(0, depth - count))  # at the far end, as in prediction
         images = functional.pad(stack.slices[block].float()[None], pad)
         masks = functional.pad(stack.masks[:, block].float(), pad)
-        return _crop(images, masks.flatten(0, 1)[None], size, generator)
+        return crop_at_random(images, masks.flatten(0, 1)[None], size, generator)
 
     def _changed(
         self, images: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]

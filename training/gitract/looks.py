@@ -6,6 +6,7 @@ fine-tuning.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -13,8 +14,9 @@ from gitract.model_config import Preparation
 from gitract.patches import count_patches, logits_by_patches
 from gitract.preparation import Prepared, network_input
 from gitract.runner import PatchTooLarge, Runner
+from gitract.uncertainty import slice_doubts
 
-__all__ = ["Look", "prepared_logits"]
+__all__ = ["Look", "Seen", "prepared_logits"]
 
 
 Step = Callable[[int], None]
@@ -82,6 +84,25 @@ def _by_patches(
             continue
 
 
+class Seen(NamedTuple):
+    """What a network says of some slices of a scan.
+
+    Parameters
+    ----------
+    logits
+        ``(slice, organ, row, column)`` on the scan's own grid.
+    largest
+        The largest logit of each slice and organ ``(slice, organ)`` as the network gave it,
+        before the temperature.
+    doubts
+        ``(slice,)``, see `gitract.uncertainty.slice_doubts`.
+    """
+
+    logits: torch.Tensor
+    largest: torch.Tensor
+    doubts: torch.Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
     """One network's view of one scan.
@@ -118,8 +139,8 @@ class Look:
         batches: Sequence[Sequence[int]],
         level: float = 0.0,
         step: Step = _uncounted,
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Logits on the scan's own grid.
+    ) -> Iterator["Seen"]:
+        """Logits on the scan's own grid, and how sure they are.
 
         Parameters
         ----------
@@ -132,10 +153,8 @@ class Look:
 
         Yields
         ------
-        tuple of torch.Tensor
-            For each batch: logits ``(slice, organ, row, column)``, and the largest one of each
-            slice and organ ``(slice, organ)`` as the network gave it, before the temperature;
-            on the runner's device.
+        Seen
+            Of each batch, on the runner's device.
         """
         needed = [self.prepared.needed(batch) for batch in batches]
         last_use = {place: number for number, places in enumerate(needed) for place in places}
@@ -151,6 +170,7 @@ class Look:
             maps = self.prepared.along_stack(maps.flip(3) if self.mirrored else maps, batch)
             logits = {place: m for place, m in logits.items() if last_use[place] > number}
             largest = maps.amax(dim=(2, 3)) * self.temperature
-            yield self.prepared.in_plane(maps, level), largest
+            doubts = slice_doubts(maps, self.preparation.pixel_mm)
+            yield Seen(self.prepared.in_plane(maps, level), largest, doubts)
             if self.runner.patch is None:
                 step(len(batch))

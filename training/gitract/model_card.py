@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gitract._version import __version__
 from gitract.model_config import ModelConfig
 from gitract.recipe import Recipe
+from gitract.surface import TOLERANCE_MM
 
 if TYPE_CHECKING:
     from gitract.calibration import Calibration
@@ -27,8 +28,8 @@ and anatomy that are not in its data, until it is fine-tuned there, and look at 
 """
 
 
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _cell(value: float | None, decimals: int = 3) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
 
 
 def training_card(
@@ -204,21 +205,41 @@ def fine_tuning_card(config: ModelConfig, card: "Card") -> str:
         Its comparison with its parent.
     """
     rows = "\n".join(
-        f"| {row.organ.title} | {_cell(row.before)} | {_cell(row.after)} | {row.slices} |"
+        f"| {row.organ.title} | {_cell(row.before)} | {_cell(row.after)} "
+        f"| {_cell(row.hd95_before, 1)} | {_cell(row.hd95_after, 1)} "
+        f"| {_cell(row.surface_before)} | {_cell(row.surface_after)} "
+        f"| {row.ml:.0f} | {row.ml_before:.0f} | {row.ml_after:.0f} | {row.slices} |"
         for row in card.rows
     )
+    kept = "\n".join(
+        f"| {one.where} | {one.slices} | {_cell(one.before)} | {_cell(one.after)} |"
+        for one in card.retention
+    )
+    scans = "one scan" if card.scans == 1 else f"{card.scans} scans"
     return f"""# {config.title}
 
 `{config.id}`, fine-tuned from `{config.parent}` on {config.created} by
-napari-gitract {__version__}, on {len(card.trained_on)} reviewed slices of one scan in
+napari-gitract {__version__}, on {len(card.trained_on)} reviewed slices of {scans} in
 {card.steps} steps.
 
 ## Before and after
 
 {card.sentence} ({card.method})
 
-| organ | Dice before | Dice after | slices with it |
-|---|---|---|---|
+On the held-out slices together; distances and surface Dice (at {TOLERANCE_MM:g} mm) as means
+over slices that have the organ in the contours and in both answers; volumes in mL:
+
+| organ | Dice before | after | HD95, mm, before | after | surface Dice before | after \
+| volume | before | after | slices with it |
+|---|---|---|---|---|---|---|---|---|---|---|
 {rows}
+
+## What was kept
+
+Of replay scans the mean Dice, before and after; elsewhere how far both models agree, as Dice:
+
+| where | slices | before | after |
+|---|---|---|---|
+{kept}
 
 {_LIMITS}"""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gitract.errors import InputError
 from gitract.home import default_home
@@ -28,6 +29,7 @@ __all__ = ["ModelInfo", "ModelStore"]
 
 _SHIPPED = Path(__file__).parent / "default_model"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FORMAT = 1  # of the pointer
 
 
 @dataclass(frozen=True)
@@ -209,13 +211,16 @@ class ModelStore:
                 f"{model!r} cannot name a model: use letters, digits, dots, dashes, underscores."
             )
         target = self._models / model
+        taken = InputError(f"There is a model {model!r} already: choose another name.")
         if model == ModelInfo.of_folder(_SHIPPED).id or target.exists():
-            raise InputError(f"There is a model {model!r} already: choose another name.")
+            raise taken
         try:
             self._models.mkdir(parents=True, exist_ok=True)
             with _renamed_into_place(target) as partial:
                 write(partial)
         except OSError as error:
+            if target.exists():  # another process was quicker
+                raise taken from error
             raise InputError(
                 f"The model could not be saved in {self._models}: {error.strerror or error}; "
                 "make room or set GITRACT_HOME to another folder."
@@ -267,17 +272,30 @@ class ModelStore:
     def _history(self) -> list[str]:
         """Ids that were active, oldest first; the last one is active now."""
         try:
-            content = json.loads(self._pointer.read_text(encoding="utf-8"))
-            return [str(name) for name in content["history"]]
-        except (OSError, ValueError, KeyError, TypeError):
+            return [str(name) for name in self._pointed()["history"]]
+        except (KeyError, TypeError):
             return []  # no pointer, or a damaged one: the shipped model is active
 
+    def _pointed(self) -> dict[str, Any]:
+        """What the pointer says; nothing where there is none, or a damaged one."""
+        try:
+            content = json.loads(self._pointer.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def _write_history(self, history: list[str]) -> None:
+        written = self._pointed().get("format")
+        if isinstance(written, int) and written > _FORMAT:
+            raise InputError(
+                f"{self._pointer} was written by a newer version, which chose the active model: "
+                "update napari-gitract to choose another."
+            )
         tidy = [name for i, name in enumerate(history) if i == 0 or name != history[i - 1]]
         partial = self._pointer.with_name(f".active.{uuid.uuid4().hex[:8]}.part")
         try:
             self.home.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"history": tidy}, indent=2), encoding="utf-8")
+            partial.write_text(json.dumps({"format": _FORMAT, "history": tidy}, indent=2), encoding="utf-8")
             partial.replace(self._pointer)
         except OSError as error:
             raise InputError(

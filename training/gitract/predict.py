@@ -17,7 +17,7 @@ from gitract.baseline import slice_digests
 from gitract.decision import Decision, tidied
 from gitract.devices import choose_device
 from gitract.errors import InputError
-from gitract.looks import Look
+from gitract.looks import Look, Seen
 from gitract.memory import MemoryNeed, free_memory, gigabytes
 from gitract.model_config import ModelConfig, Preparation, read_model_config
 from gitract.model_store import ModelInfo, ModelStore
@@ -29,7 +29,6 @@ from gitract.preparation import Prepared, prepare_scan, prepared_size
 from gitract.progress import Progress, Report, followed, silent
 from gitract.runner import Runner, on_device
 from gitract.scan import Scan, Segmentation, Spacing
-from gitract.uncertainty import slice_doubts
 from gitract.views import Views
 
 __all__ = ["Segmenter", "check_finite", "chosen_slices", "masks_of_slices"]
@@ -94,8 +93,8 @@ def masks_of_slices(
         where the logit is above 0, which is a probability above one half.
     """
     batches = _batches(indices)
-    for batch, (logits, _) in zip(batches, look.logits(batches), strict=True):
-        yield batch, (logits > 0).cpu().numpy()
+    for batch, seen in zip(batches, look.logits(batches), strict=True):
+        yield batch, (seen.logits > 0).cpu().numpy()
 
 
 def _batches(indices: Sequence[int]) -> list[list[int]]:
@@ -219,7 +218,8 @@ class Segmenter:
         Segmentation
             On the scan's grid. Its provenance names the model, the hash of its weights,
             the software, the time and the slices, and holds the baseline that edits are
-            compared with.
+            compared with, and ``doubts``, one for each slice of the scan, as of
+            `gitract.uncertainty.slice_doubts`.
 
         Raises
         ------
@@ -243,9 +243,8 @@ class Segmenter:
         Returns
         -------
         tuple of Segmentation and numpy.ndarray
-            The provenance also holds ``doubts``, one for each slice, as of
-            `gitract.uncertainty.slice_doubts`. The array is float16 ``(organ, slice, row,
-            column)``: probabilities on the scan's grid, 0 in slices that were not looked at.
+            The array is float16 ``(organ, slice, row, column)``: probabilities on the scan's
+            grid, 0 in slices that were not looked at.
         """
         shape = (len(self.config.organs), *scan.shape)
         probabilities: npt.NDArray[np.float16] = np.zeros(shape, np.float16)
@@ -272,17 +271,17 @@ class Segmenter:
         shape = (len(self.config.organs), *scan.shape)
         contours = _Contours(shape, self.decision, self._thresholds, probabilities)
         with_memory = followed(report, f"(about {gigabytes(need.total)} of memory)")
-        for batch, logits in _in_good_order(looks, indices, first, contours.least, with_memory):
-            found = contours.add(batch, logits, turn)
+        doubts = [0.0] * len(scan.voxels)
+        for batch, seen in _in_good_order(looks, indices, first, contours.least, with_memory):
+            found = contours.add(batch, seen.logits, turn)
+            for index, doubt in zip(batch, seen.doubts.tolist(), strict=True):
+                doubts[index] = round(doubt, 4)
             if arrived is not None:
                 arrived(batch, found)
         masks = contours.masks
         if self.decision.tidies:
             masks = tidied(masks, contours.likely, scan.spacing, self.decision, self.config.organs)
-        beside: dict[str, object] = {"slices": indices}
-        if probabilities is not None:
-            beside["doubts"] = slice_doubts(probabilities, masks, scan.spacing)
-        return self._segmentation(scan, masks, beside)
+        return self._segmentation(scan, masks, {"slices": indices, "doubts": doubts})
 
     def memory_needed(self, scan: Scan, *, probabilities: bool = False) -> MemoryNeed:
         """What outlining a scan will take, and batches and patches that fit what is free.
@@ -442,8 +441,8 @@ def _in_good_order(
     first: int | None,
     level: float,
     report: Report,
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """The mean of the looks' logits on the scan's grid, of all slices that may show an organ.
+) -> Iterator[tuple[list[int], Seen]]:
+    """What the looks see on average, of all slices that may show an organ.
 
     A few slices spread over the stack come first. Those between two of them on which no
     organ is likely anywhere are left out: the stack is longer than the organs.
@@ -464,9 +463,10 @@ def _in_good_order(
     probes = sorted({*indices[::_PROBE], indices[-1]}) if probing else list(indices)
     silent_ones: set[int] = set()
     limit = min(_SILENT, level) if level > -math.inf else _SILENT
-    for batch, logits, peaks in _together(looks, _near_first(probes, first), level, step):
-        silent_ones |= {i for i, peak in zip(batch, peaks.tolist(), strict=True) if peak < limit}
-        yield batch, logits
+    for batch, seen in _together(looks, _near_first(probes, first), level, step):
+        peaks = seen.largest.amax(dim=1).tolist()
+        silent_ones |= {i for i, peak in zip(batch, peaks, strict=True) if peak < limit}
+        yield batch, seen
     if not probing:
         return
     rest: list[int] = []
@@ -474,8 +474,7 @@ def _in_good_order(
         if not {low, high} <= silent_ones:
             rest += range(low + 1, high)
     step((len(indices) - len(probes) - len(rest)) * len(looks))
-    for batch, logits, _ in _together(looks, _near_first(rest, first), level, step):
-        yield batch, logits
+    yield from _together(looks, _near_first(rest, first), level, step)
 
 
 def _near_first(indices: Sequence[int], first: int | None) -> list[int]:
@@ -484,13 +483,16 @@ def _near_first(indices: Sequence[int], first: int | None) -> list[int]:
 
 def _together(
     looks: Sequence[Look], indices: Sequence[int], level: float, step: Callable[[int], None]
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Slices, their mean logits ``(slice, organ, row, column)``, and the largest of each slice."""
+) -> Iterator[tuple[list[int], Seen]]:
+    """Slices, and what the looks see there: mean logits, largest ones, mean doubts."""
     batches = _batches(indices)
     # A mean may be above a level that one of its parts is below.
     kept = level if len(looks) == 1 else -math.inf
     for batch, *answers in zip(
         batches, *(look.logits(batches, kept, step) for look in looks), strict=True
     ):
-        peaks = torch.stack([peak.amax(dim=1).cpu() for _, peak in answers]).amax(dim=0)
-        yield batch, mean_logits([logits.to(answers[0][0].device) for logits, _ in answers]), peaks
+        device = answers[0].logits.device
+        logits = mean_logits([seen.logits.to(device) for seen in answers])
+        largest = torch.stack([seen.largest.cpu() for seen in answers]).amax(dim=0)
+        doubts = torch.stack([seen.doubts.cpu() for seen in answers]).mean(dim=0)
+        yield batch, Seen(logits, largest, doubts)

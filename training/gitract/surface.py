@@ -10,16 +10,17 @@ radiotherapy", J Med Internet Res 2021, 23(7):e26151, introduced the surface Dic
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from gitract.scan import Spacing
+__all__ = ["TOLERANCE_MM", "SurfaceDistances", "occupied_window", "surface_distances"]
 
-__all__ = ["SurfaceDistances", "occupied_window", "surface_distances"]
+TOLERANCE_MM = 2.0
+"""Of the surface Dice of fine-tuned models."""
 
 _QUANTILE = 0.95
 
@@ -101,16 +102,16 @@ def occupied_window(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def surface_distances(
-    prediction: np.ndarray, truth: np.ndarray, spacing: Spacing
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
 ) -> SurfaceDistances:
     """Measure the surfaces of two masks, each against the other.
 
     Parameters
     ----------
     prediction, truth
-        ``bool`` ``(slice, row, column)``.
+        ``bool`` ``(slice, row, column)``; or ``(row, column)``, whose surfaces are lines.
     spacing
-        ``(slice, row, column)`` in mm.
+        Of each axis, in mm.
     """
     either = prediction | truth
     if not either.any():
@@ -124,7 +125,9 @@ def _surface(mask: np.ndarray) -> np.ndarray:
     return mask & ~ndimage.binary_erosion(mask)
 
 
-def _distances(start: np.ndarray, target: np.ndarray, spacing: Spacing) -> npt.NDArray[np.float64]:
+def _distances(
+    start: np.ndarray, target: np.ndarray, spacing: Sequence[float]
+) -> npt.NDArray[np.float64]:
     """From each voxel of `start` to the nearest of `target`, mm."""
     if not target.any():
         return np.full(int(np.count_nonzero(start)), np.inf)

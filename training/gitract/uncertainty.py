@@ -2,8 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-
-from gitract.scan import Spacing
+import torch
 
 __all__ = ["entropy", "slice_doubts"]
 
@@ -33,34 +32,29 @@ def entropy(probabilities: np.ndarray) -> npt.NDArray[np.float32]:
     return found
 
 
-def slice_doubts(probabilities: np.ndarray, masks: np.ndarray, spacing: Spacing) -> list[float]:
+def slice_doubts(logits: torch.Tensor, pixel_mm: float) -> torch.Tensor:
     """How much of each slice is expected to be wrong: one minus its soft Dice.
 
-    If the probabilities are right, twice the sum of those inside the masks, over the area of
-    the masks plus the sum of all, is close to the Dice that the masks will have: the *soft
-    Dice confidence* of Borges, Pacheco and Silva 2024 (arXiv:2402.10665), here over all
+    If the probabilities are right, twice the sum of those inside the contours, over the area
+    of the contours plus the sum of all, is close to the Dice that the contours will have: the
+    *soft Dice confidence* of Borges, Pacheco and Silva 2024 (arXiv:2402.10665), here over all
     organs together. One square centimetre is added above and below, so that a slice on
     which next to nothing is likely and nothing is drawn counts as sure.
 
     Parameters
     ----------
-    probabilities
-        ``(organ, slice, row, column)``.
-    masks
-        bool of the same shape: what was decided.
-    spacing
-        ``(slice, row, column)`` in mm.
+    logits
+        ``(slice, organ, row, column)``; contours are where they are above 0.
+    pixel_mm
+        Side of a pixel.
 
     Returns
     -------
-    list of float
-        One for each slice, 0 (sure) to 1.
+    torch.Tensor
+        ``(slice,)``: 0 (sure) to 1.
     """
-    least = _LEAST_MM2 / (spacing[1] * spacing[2])
-    doubts = []
-    for index in range(probabilities.shape[1]):
-        likely = probabilities[:, index].astype(np.float32)
-        inside = float(likely[masks[:, index]].sum())
-        area = float(likely.sum()) + int(masks[:, index].sum())
-        doubts.append(1.0 - (2.0 * inside + least) / (area + least))
-    return doubts
+    least = _LEAST_MM2 / pixel_mm**2
+    likely, drawn = logits.sigmoid(), logits > 0
+    inside = (likely * drawn).sum(dim=(1, 2, 3))
+    area = likely.sum(dim=(1, 2, 3)) + drawn.sum(dim=(1, 2, 3))
+    return 1.0 - (2.0 * inside + least) / (area + least)

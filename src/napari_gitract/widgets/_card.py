@@ -1,9 +1,17 @@
 """The before/after card of a candidate model, with Keep and Discard."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLineEdit, QMessageBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QLineEdit,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_gitract.widgets._parts import (
     button_row,
@@ -15,7 +23,7 @@ from napari_gitract.widgets._parts import (
 )
 
 if TYPE_CHECKING:
-    from gitract.fine_tune import Candidate, OrganChange
+    from gitract.fine_tune import Candidate, Card, OrganChange, Retention
 
 __all__ = ["ChangeCard"]
 
@@ -27,6 +35,31 @@ COLORS = {
 }
 HIGHLIGHT = "QPushButton { background-color: #2f6fab; color: white; font-weight: bold; }"
 
+_Values = tuple[float | None, float | None]
+_METRICS: dict[str, tuple[int, str, Callable[["OrganChange"], _Values]]] = {
+    "Dice": (
+        3,
+        "Overlap with your contours: 1 is the same.",
+        lambda row: (row.before, row.after),
+    ),
+    "HD95, mm": (
+        1,
+        "How far contours lie apart in plane, all but the worst 5 %: 0 is the same.",
+        lambda row: (row.hd95_before, row.hd95_after),
+    ),
+    "Surface Dice at 2 mm": (
+        3,
+        "The share of the contours within 2 mm of yours: 1 is all.",
+        lambda row: (row.surface_before, row.surface_after),
+    ),
+    "Volume error, mL": (
+        1,
+        "Volume on these slices minus that of your contours.",
+        lambda row: (row.ml_before - row.ml, row.ml_after - row.ml),
+    ),
+}
+"""Decimals, what it says, and the values before and after."""
+
 
 class ChangeCard(QWidget):
     """Say, organ by organ, what a candidate changes, and ask whether to keep it."""
@@ -34,14 +67,24 @@ class ChangeCard(QWidget):
     kept = Signal(str)
     """The name that the user gave, or nothing."""
     discarded = Signal()
+    change_wanted = Signal()
+    """The user wants to see on the scan what would change."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._verdict = "unproven"
+        self._card: Card | None = None
         self.sentence = note()
+        self.measure = QComboBox()
+        self.measure.addItems(list(_METRICS))
+        self.measure.currentTextChanged.connect(self._fill)
         self.rows = table(["Organ", "Before", "After", "Change"])
-        self.rows.setToolTip("Dice on slices that the model was not trained on.")
         self.method = note(small=True)
+        self.retention = note(small=True)
+        self.change_button = QPushButton("Show what changes")
+        self.change_button.setToolTip(
+            "Add a layer: what the new model draws and the old one does not, and the reverse."
+        )
+        self.change_button.clicked.connect(self.change_wanted)
         self.name = QLineEdit()
         self.name.setPlaceholderText("name of the new version (optional)")
         self.keep_button = QPushButton("Keep")
@@ -52,7 +95,15 @@ class ChangeCard(QWidget):
         self.discard_button.clicked.connect(self.discarded)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.sentence, self.rows, self.method, self.name):
+        for widget in (
+            self.sentence,
+            self.measure,
+            self.rows,
+            self.method,
+            self.retention,
+            self.change_button,
+            self.name,
+        ):
             layout.addWidget(widget)
         layout.addLayout(button_row(self.keep_button, self.discard_button))
         self.setVisible(False)
@@ -60,23 +111,19 @@ class ChangeCard(QWidget):
     def show_candidate(self, candidate: "Candidate") -> None:
         """Fill the card and highlight what the verdict suggests."""
         card = candidate.card
-        self._verdict = card.verdict
+        self._card = card
         self.sentence.setText(card.sentence)
         self.sentence.setStyleSheet(
             f"font-weight: bold; color: {COLORS.get(card.verdict, 'gray')};"
         )
-        fill_table(
-            self.rows,
-            [_row(change) for change in card.rows],
-            [color_icon(change.organ.color) for change in card.rows],
-        )
-        fit_height(self.rows)
+        self._fill()
         self.method.setText(
-            f"Dice on slices {_numbers(card.held_out)}, each left out of the training that "
+            f"On slices {_numbers(card.held_out)}, each left out of the training that "
             f"is measured on it. {card.method}"
             if card.held_out
             else card.method
         )
+        self.retention.setText(" ".join(_kept(one) for one in card.retention))
         better = card.verdict == "better"
         default, other = self.keep_button, self.discard_button
         if card.verdict in ("worse", "no difference"):
@@ -86,8 +133,22 @@ class ChangeCard(QWidget):
         self.setVisible(True)
         default.setFocus()
 
+    def _fill(self) -> None:
+        """Show the chosen number of each organ."""
+        if self._card is None:
+            return
+        decimals, meaning, values = _METRICS[self.measure.currentText()]
+        self.rows.setToolTip(f"{meaning} On slices that the model was not trained on.")
+        rows = self._card.rows
+        fill_table(
+            self.rows,
+            [[row.organ.title, *_cells(values(row), decimals)] for row in rows],
+            [color_icon(row.organ.color) for row in rows],
+        )
+        fit_height(self.rows)
+
     def _keep(self) -> None:
-        if self._verdict == "worse" and not self.confirm():
+        if self._card is not None and self._card.verdict == "worse" and not self.confirm():
             return
         self.kept.emit(self.name.text().strip())
 
@@ -103,14 +164,22 @@ class ChangeCard(QWidget):
         return answer == QMessageBox.StandardButton.Yes
 
 
-def _row(change: "OrganChange") -> list[str]:
-    before, after = change.before, change.after
-    difference = "–" if before is None or after is None else f"{after - before:+.3f}"
-    return [change.organ.title, _dice(before), _dice(after), difference]
+def _cells(values: _Values, decimals: int) -> list[str]:
+    before, after = values
+    difference = None if before is None or after is None else after - before
+    return [
+        *("–" if value is None else f"{value:.{decimals}f}" for value in values),
+        "–" if difference is None else f"{difference:+.{decimals}f}",
+    ]
 
 
-def _dice(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _kept(one: "Retention") -> str:
+    """What was kept of what the model did before, in a sentence."""
+    if one.after is None:
+        return ""
+    if one.before is None:
+        return f"{one.where.capitalize()}: {one.after:.0%} drawn as before."
+    return f"Replay scans: mean Dice {one.before:.3f} before, {one.after:.3f} after."
 
 
 def _numbers(slices: tuple[int, ...]) -> str:

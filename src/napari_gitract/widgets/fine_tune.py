@@ -1,21 +1,30 @@
 """Fine-tune: corrected slices in, a candidate model and its before/after card out."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QPushButton
+from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QWidget
+from superqt import QCollapsible
 
 from gitract import INTENDED_USE
 from gitract.errors import GitractError, InputError
 from gitract.progress import Progress, Report
 from gitract.scan import Scan, Segmentation
 from napari_gitract.jobs import errors_shown, loading_libraries, tell_error
-from napari_gitract.layers import origin_of, scan_from_layer, segmentation_from_layer
+from napari_gitract.layers import (
+    change_to_layer,
+    origin_of,
+    scan_from_layer,
+    segmentation_from_layer,
+)
 from napari_gitract.widgets._card import ChangeCard
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice
 from napari_gitract.widgets._curves import Curves, import_matplotlib
+from napari_gitract.widgets._organs import OrganTable
 from napari_gitract.widgets._panel import JobBar, Panel
 from napari_gitract.widgets._parts import form, note, say
 from napari_gitract.widgets._review import SliceReview
@@ -41,12 +50,23 @@ class FineTune(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.candidate: Candidate | None = None
+        self._wanted: QWidget | None = None  # what to scroll to
         self.settings: FineTuneSettings | None = None
         self.image = LayerChoice(self.viewer, Image)
         self.labels = LayerChoice(self.viewer, Labels)
         self.model = ModelChoice()
         self.device = DeviceChoice()
+        self.replay = QLineEdit()
+        self.replay.setPlaceholderText("folder of labelled scans (optional)")
+        self.replay.setToolTip(
+            "Scans that the model must not forget: some take part in training, on the others it "
+            "is measured."
+        )
+        self.replay_button = QPushButton("Browse…")
+        self.replay_button.clicked.connect(self._browse_replay)
+        self.organs = OrganTable(self.viewer)
         self.review = SliceReview(self.viewer)
+        self.review.fill_by_model_requested.connect(self.fill_by_model)
         self.start_button = QPushButton("Fine-tune")
         self.start_button.setToolTip("Train a copy of the model on the slices listed.")
         self.start_button.clicked.connect(self.start)
@@ -59,6 +79,11 @@ class FineTune(Panel):
         self.card = ChangeCard()
         self.card.kept.connect(self.keep)
         self.card.discarded.connect(self.discard)
+        self.card.change_wanted.connect(self.show_change)
+        self.restore_button = QPushButton("Restore the model before")
+        self.restore_button.setToolTip("Go back to the model that was active before.")
+        self.restore_button.clicked.connect(self.restore)
+        self.restore_button.hide()
         self.image.chosen.connect(self.update_state)
         self.labels.chosen.connect(self._on_labels_chosen)
         self.review.changed.connect(self.update_state)
@@ -70,14 +95,22 @@ class FineTune(Panel):
         fields.addRow("Labels", self.labels)
         fields.addRow("Image", self.image)
         fields.addRow("Model", self.model)
-        fields.addRow("Device", self.device)
         self.column.addLayout(fields)
+        more = form()
+        more.addRow("Device", self.device)
+        more.addRow("Replay", self.replay)
+        more.addRow("", self.replay_button)
+        options = QWidget()
+        options.setLayout(more)
         for widget in (
+            _section("Organs", self.organs),
             self.review,
+            _section("More options", options),
             self.start_button,
             self.bar,
             self.curves,
             self.hint,
+            self.restore_button,
             self.card,
         ):
             self.column.addWidget(widget)
@@ -90,6 +123,7 @@ class FineTune(Panel):
             self._choose_image_of(labels)
         if labels is not self.review.layer or labels is None:
             self.review.show_layer(labels)
+            self.organs.show_layer(labels)
         self.update_state()
 
     def _choose_image_of(self, labels: Labels) -> None:
@@ -116,24 +150,26 @@ class FineTune(Panel):
         model_id = None if model is None else model.id
         device = self.device.device
         settings = self.settings
+        replay = Path(self.replay.text().strip()) if self.replay.text().strip() else None
 
         def work(report: Report) -> "Candidate":
             report(Progress(0, 0, "Loading the model"))
             with loading_libraries():
                 import_matplotlib()
                 import gitract.fine_tune  # noqa: F401 - `fine_tune_on` would, later
+                from gitract.corrections import Corrections
                 from gitract.remote.client import fine_tune_on
 
             return fine_tune_on(
                 device,
-                scan,
-                segmentation,
-                slices,
+                [Corrections(scan, segmentation, tuple(slices))],
                 model=model_id,
                 settings=settings,
+                replay=replay,
                 report=report,
             )
 
+        self.restore_button.hide()
         self.curves.clear()
         say(self.hint, "")
         job = self.run(
@@ -144,6 +180,8 @@ class FineTune(Panel):
             discard=_discard,
         )
         job.progressed.connect(self.curves.add)
+        self.curves.show()
+        self._look_at(self.curves)
         job.cancelled.connect(self._say_cancelled)
 
     def _input(self) -> tuple[Scan, Segmentation, list[int]]:
@@ -167,6 +205,67 @@ class FineTune(Panel):
             raise InputError("No slice to train on: correct some, or add slices that are right.")
         return scan, segmentation, slices
 
+    def fill_by_model(self) -> None:
+        """Fill the slices between corrected ones from what the chosen model draws there."""
+        labels = self.labels.layer
+        if self.busy or self.image.layer is None or labels is None:
+            return
+        try:
+            scan = scan_from_layer(self.image.layer)
+            kept = self.workspace.kept(labels)
+            if len(kept) < 2:
+                raise InputError("Correct or accept two slices first: those between are filled.")
+        except GitractError as error:
+            tell_error(error)
+            return
+        drawn = np.array(labels.data, dtype=np.uint8)  # a copy: the user may draw on meanwhile
+        model, device = self.model.info, self.device.device
+        model_id = None if model is None else model.id
+
+        def work(report: Report) -> dict[int, np.ndarray]:
+            report(Progress(0, 0, "Loading the model"))
+            with loading_libraries():
+                from gitract.fill_between import filled_by_model
+                from gitract.remote.client import open_segmenter
+
+            segmenter = open_segmenter(model_id, device=device, report=report)
+            between = range(kept[0], kept[-1] + 1)
+            found = segmenter.segment(scan, slices=between, report=report)
+            return filled_by_model(drawn, found.labels().array, kept, scan.spacing)
+
+        def fill(filled: dict[int, np.ndarray]) -> None:
+            if self.review.layer is labels:
+                self.review.apply_filling(filled)
+
+        self.run(f"Filling slices of {labels.name}", work, self.bar, fill)
+
+    def _browse_replay(self) -> None:
+        folder = QFileDialog.getExistingDirectory(
+            self, "Folder of labelled scans", self.replay.text()
+        )
+        if folder:
+            self.replay.setText(folder)
+
+    def show_change(self) -> None:
+        """Add a layer of what the candidate would draw otherwise on this scan."""
+        if self.candidate is None or self.image.layer is None:
+            return
+        from gitract.change import change_between
+
+        before, after = self.candidate.before[0], self.candidate.after[0]
+        data, attributes, _ = change_to_layer(change_between(before, after), self.image.layer)
+        self.viewer.add_labels(data, **attributes).editable = False
+
+    def restore(self) -> None:
+        """Go back to the model that was active before."""
+        from gitract.model_store import ModelStore
+
+        with errors_shown():
+            info = ModelStore().restore()
+            self.restore_button.hide()
+            say(self.hint, f"{info.id} is the active model again.")
+            model_events.changed.emit()
+
     def _say_cancelled(self) -> None:
         # A training that is stopped before it learnt anything ends like this, too.
         self.curves.clear()
@@ -176,11 +275,16 @@ class FineTune(Panel):
         self.curves.draw()
         self.candidate = candidate
         self.card.show_candidate(candidate)
-        # The layout grows after this call: scroll once the card has its place.
-        QTimer.singleShot(50, self._show_end)
+        self._look_at(self.card.discard_button)
 
-    def _show_end(self) -> None:
-        self.area.ensureWidgetVisible(self.card.discard_button)
+    def _look_at(self, part: QWidget) -> None:
+        """Scroll to a part of the widget, once the layout has given it its place."""
+        self._wanted = part
+        QTimer.singleShot(50, self._scroll)
+
+    def _scroll(self) -> None:
+        if self._wanted is not None:
+            self.area.ensureWidgetVisible(self._wanted)
 
     def keep(self, name: str = "") -> None:
         """Make the candidate a new version in the store, and the active model."""
@@ -191,6 +295,7 @@ class FineTune(Panel):
             self.candidate = None
             self.card.hide()
             say(self.hint, f"{info.id} is the active model now. Segment again to see it.")
+            self.restore_button.show()
             model_events.changed.emit()
         self.update_state()
 
@@ -213,6 +318,17 @@ class FineTune(Panel):
         """A training needs an image, labels and at least one slice."""
         ready = self.image.layer is not None and self.labels.layer is not None
         self.start_button.setEnabled(ready and bool(self.review.slices) and not self.busy)
+
+
+def _section(title: str, content: QWidget) -> QCollapsible:
+    """Something that is seldom needed, folded away."""
+    section = QCollapsible(title)
+    section.setDuration(0)
+    section.addWidget(content)
+    layout = section.layout()
+    assert layout is not None
+    layout.setContentsMargins(0, 0, 0, 0)
+    return section
 
 
 def _discard(candidate: "Candidate") -> None:

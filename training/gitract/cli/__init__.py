@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from gitract import INTENDED_USE
-from gitract.cli import models, scans
+from gitract.cli import corrections, models, scans
 from gitract.cli._common import err, parse_slices
 from gitract.cli.evaluate import evaluate
 from gitract.cli.finetune import finetune
@@ -40,6 +40,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(models.app, name="models")
+app.add_typer(corrections.app, name="corrections")
 app.add_typer(servers, name="servers")
 
 # Typer brings its own copy of click or the real one, by its version.

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from gitract.cli._common import Device, Json, out, print_result, progress_bar
+from gitract.errors import InputError
 from gitract.progress import Progress
 
 if TYPE_CHECKING:
@@ -95,6 +96,57 @@ def export(
 
         written = export_model(model, path, format=form, report=report)
     out.print(f"Written to {written}.", soft_wrap=True)
+
+
+@app.command()
+def organs(
+    model: str,
+    rename: Annotated[
+        list[str] | None, typer.Option(help="As stomach=stomach_gtv; may be given several times.")
+    ] = None,
+    color: Annotated[
+        list[str] | None, typer.Option(help="As stomach=#d9467e; may be given several times.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(help="An organ; may be given several times.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the new version.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List a model's organs; or make a version with others, whose ids stay as they are."""
+    from gitract.model_store import ModelStore
+
+    found = ModelStore().find(model)
+    if rename or color or remove:
+        with progress_bar(quiet=as_json) as report:
+            report(Progress(0, 0, "Loading the model"))
+            from gitract.model_organs import change_organs
+
+            found = change_organs(
+                model, names=_pairs(rename), colors=_pairs(color), without=remove or (), name=name
+            )
+    rows = [{"id": o.id, "name": o.name, "color": o.color} for o in found.organs]
+
+    def show() -> None:
+        table = Table("Id", "Organ", "Colour")
+        for organ in found.organs:
+            table.add_row(str(organ.id), organ.name, f"[{organ.color}]{organ.color}[/]")
+        out.print(table)
+        if rename or color or remove:
+            out.print(f"{found.id} is active.")
+
+    print_result(as_json, {"model": found.id, "organs": rows}, show)
+
+
+def _pairs(options: "Sequence[str] | None") -> dict[str, str]:
+    """``["a=b"]`` as ``{"a": "b"}``."""
+    pairs = {}
+    for option in options or ():
+        organ, sign, value = option.partition("=")
+        if not (organ and sign and value):
+            raise InputError(f"{option!r} does not say which organ: give it as organ=value.")
+        pairs[organ] = value
+    return pairs
 
 
 @app.command()

@@ -23,6 +23,7 @@ from gitract.scan import Scan, Segmentation
 from gitract.views import Views
 
 if TYPE_CHECKING:
+    from gitract.corrections import Corrections
     from gitract.fine_tune import Candidate, FineTuneSettings
     from gitract.model_store import ModelInfo, ModelStore
     from gitract.predict import Arrived, Segmenter
@@ -308,12 +309,11 @@ def open_segmenter(
 
 def fine_tune_on(
     device: str,
-    scan: Scan,
-    segmentation: Segmentation,
-    slices: Iterable[int],
+    corrections: "Sequence[Corrections]",
     *,
     model: str | Path | None = None,
     settings: "FineTuneSettings | None" = None,
+    replay: Path | None = None,
     report: Report = silent,
 ) -> "Candidate":
     """Fine-tune on a device, which may be a server; otherwise as `gitract.fine_tune.fine_tune`.
@@ -321,32 +321,52 @@ def fine_tune_on(
     Raises
     ------
     InputError
-        As there; or the server is unknown or does not answer.
+        As there; or the server is unknown or does not answer, or a replay folder is given,
+        which would have to be on the server.
     """
     if not device.startswith(PREFIX):
         from gitract.fine_tune import fine_tune
 
         return fine_tune(
-            scan, segmentation, slices, model=model, device=device, settings=settings,
+            corrections, model=model, device=device, settings=settings, replay=replay,
             report=report,
         )  # fmt: skip
+    from gitract.corrections import Corrections, CorrectionStore
     from gitract.fine_tune import Candidate, FineTuneSettings
+    from gitract.labelled.patients import patient_in_name
     from gitract.model_store import ModelStore
+    from gitract.remote.wire import told_of
 
+    if replay is not None:
+        raise InputError(
+            f"A replay folder is read where the training runs, and {device} is another machine: "
+            "choose a device of this one."
+        )
     server, store = server_of(device), ModelStore()
     parent = store.find(model)
     config = read_model_config(parent.path)
     server.send_model(config, parent.path, report)
-    placed = segmentation.on(scan)
+    placed = [
+        Corrections(one.scan, one.segmentation.on(one.scan), one.slices) for one in corrections
+    ]
+    earlier = CorrectionStore(store.home).load(without=[one.key for one in placed])
+    patients = list(dict.fromkeys(patient_in_name(one.scan.name) for one in placed))
     content = {
         "kind": "fine-tune",
         "model": config.weights_sha256,
-        **_place(scan),
-        "slices": [int(index) for index in slices],
-        "organs": [{"id": o.id, "name": o.name, "color": o.color} for o in placed.organs],
+        "corrections": [
+            {**told_of(one), "patient": patients.index(patient_in_name(one.scan.name))}
+            for one in placed
+        ],
+        "earlier": [told_of(one) for one in earlier],
         "settings": (settings or FineTuneSettings()).model_dump(mode="json"),
     }
-    arrays = {"voxels": scan.voxels, "masks": placed.masks}
+    arrays: dict[str, np.ndarray] = {}
+    for number, one in enumerate([*placed, *earlier]):
+        arrays |= {f"voxels{number}": one.scan.voxels, f"masks{number}": one.segmentation.masks}
     told, found = server.run(content, arrays, report)
     received = ModelConfig.model_validate(told["config"])
-    return Candidate.received(told["card"], parent, received, found["weights"].tobytes(), store)
+    drawn = [(found[f"before{i}"], found[f"after{i}"]) for i in range(len(placed))]
+    return Candidate.received(
+        told["card"], parent, placed, drawn, received, found["weights"].tobytes(), store
+    )

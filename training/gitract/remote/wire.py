@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from gitract.corrections import Corrections
 from gitract.errors import InputError
+from gitract.organs import Organ
+from gitract.scan import Scan, Segmentation
 
-__all__ = ["packed", "unpacked"]
+__all__ = ["corrections_of", "packed", "told_of", "unpacked"]
 
 _KINDS = "buif"  # bool, integers, floats: no objects
 _LEVEL = 1  # scans shrink by half at any level; the faster the better
@@ -76,3 +79,39 @@ def unpacked(message: bytes, *, most: int) -> tuple[dict[str, Any], dict[str, np
     ) as error:
         raise InputError("The message is damaged, or not of gitract.") from error
     return content, arrays
+
+
+def told_of(corrections: Corrections) -> dict[str, Any]:
+    """All that a server learns of corrections but their arrays; no name, no path."""
+    scan, segmentation = corrections.scan, corrections.segmentation
+    kept = {
+        key: segmentation.provenance[key]
+        for key in ("unreviewed", "rejected")
+        if key in segmentation.provenance
+    }
+    return {
+        "spacing": list(scan.spacing),
+        "affine": scan.affine.tolist(),
+        "organs": [{"id": o.id, "name": o.name, "color": o.color} for o in segmentation.organs],
+        "slices": list(corrections.slices),
+        "provenance": kept,
+    }
+
+
+def corrections_of(
+    told: Mapping[str, Any], voxels: np.ndarray, masks: np.ndarray, name: str
+) -> Corrections:
+    """What `told_of` told, with its arrays.
+
+    Raises
+    ------
+    InputError
+        The arrays do not fit each other.
+    """
+    spacing = tuple(told["spacing"])
+    scan = Scan(voxels, spacing, affine=np.array(told["affine"]), name=name)
+    organs = tuple(Organ(**organ) for organ in told["organs"])
+    contours = Segmentation(
+        masks, scan.spacing, scan.affine, organs, name, provenance=told["provenance"]
+    )
+    return Corrections(scan, contours, tuple(int(index) for index in told["slices"]))

@@ -15,11 +15,10 @@ from gitract.errors import InputError
 from gitract.fine_tune import FineTuneSettings, fine_tune
 from gitract.model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig, read_model_config
 from gitract.model_store import ModelStore
-from gitract.organs import Organ
 from gitract.predict import Segmenter
 from gitract.progress import Report
-from gitract.remote.wire import packed
-from gitract.scan import Scan, Segmentation
+from gitract.remote.wire import corrections_of, packed
+from gitract.scan import Scan
 from gitract.views import Views
 
 __all__ = ["Workshop"]
@@ -89,19 +88,19 @@ class Workshop:
         kinds = {"segment": self._segmenting, "fine-tune": self._fine_tuning}
         try:
             kind, model = kinds[content["kind"]], self._models[content["model"]]
-            scan = Scan(
-                arrays["voxels"], tuple(content["spacing"]), affine=np.array(content["affine"]),
-                name="scan",
-            )  # fmt: skip
-            return kind(content, arrays, scan, model)
+            return kind(content, arrays, model)
         except ValidationError as error:
             raise InputError(f"The settings cannot be used: {error.errors()[0]['msg']}.") from error
         except (KeyError, TypeError, ValueError) as error:
             raise InputError("The message lacks something, or is of another version.") from error
 
     def _segmenting(
-        self, content: Content, arrays: Arrays, scan: Scan, model: Path
+        self, content: Content, arrays: Arrays, model: Path
     ) -> Callable[[Report], bytes]:
+        scan = Scan(
+            arrays["voxels"], tuple(content["spacing"]), affine=np.array(content["affine"]),
+            name="scan",
+        )  # fmt: skip
         decision = Decision.model_validate(content["decision"])
         views = Views.model_validate(content["views"])
         slices, first, likely = content["slices"], content["first"], content["probabilities"]
@@ -125,21 +124,31 @@ class Workshop:
         return work
 
     def _fine_tuning(
-        self, content: Content, arrays: Arrays, scan: Scan, model: Path
+        self, content: Content, arrays: Arrays, model: Path
     ) -> Callable[[Report], bytes]:
         settings = FineTuneSettings.model_validate(content["settings"])
-        organs = tuple(Organ(**organ) for organ in content["organs"])
-        contours = Segmentation(arrays["masks"], scan.spacing, scan.affine, organs, scan.name)
-        slices = [int(index) for index in content["slices"]]
+        now = len(content["corrections"])
+        scans = [
+            corrections_of(
+                told,
+                arrays[f"voxels{i}"],
+                arrays[f"masks{i}"],
+                f"patient{told.get('patient', '')}_scan{i}",
+            )  # fmt: skip
+            for i, told in enumerate([*content["corrections"], *content["earlier"]])
+        ]
 
         def work(report: Report) -> bytes:
             store = ModelStore(self._folder / "store")
             candidate = fine_tune(
-                scan, contours, slices, model=model, device=self.device, settings=settings,
-                store=store, report=report,
+                scans[:now], model=model, device=self.device, settings=settings, store=store,
+                earlier=scans[now:], report=report,
             )  # fmt: skip
             config, weights = candidate.exported()
             told = {"card": candidate.card.as_dict(), "config": config.model_dump(mode="json")}
-            return packed(told, {"weights": np.frombuffer(weights, np.uint8)})
+            found: dict[str, np.ndarray] = {"weights": np.frombuffer(weights, np.uint8)}
+            for number, pair in enumerate(zip(candidate.before, candidate.after, strict=True)):
+                found |= {f"before{number}": pair[0].masks, f"after{number}": pair[1].masks}
+            return packed(told, found)
 
         return work
