@@ -7,8 +7,9 @@ the window works; changed slices are copied, and written on a thread of their ow
 
 A layer is safe as it was added, saved or kept. So opening a file keeps nothing, nor does a
 prediction; what a layer takes in while it cannot be edited is the program's. Saving with one
-of our writers ends the keeping, and so does undoing all that was done since. Removing a layer does not: what was not saved is offered at
-the next start (`widgets._recovery`): bringing back too much can be put right, losing cannot.
+of our writers ends the keeping, and so does undoing all that was done since. Removing a layer
+does not: what was not saved is offered at the next start (`widgets._recovery`). Bringing back
+too much can be put right, losing cannot.
 
 What may be kept is what may be saved as contours: a stack with a known voxel size, and
 values up to 255.

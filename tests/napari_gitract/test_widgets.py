@@ -9,8 +9,10 @@ from qtpy.QtCore import Qt, QThreadPool
 
 from gitract.decision import TIDY
 from gitract.errors import InputError
+from gitract.home import default_home
 from gitract.remote.addresses import Address, set_address
 from gitract.views import SEVERAL_VIEWS
+from napari_gitract.autosaving import Autosaver
 from napari_gitract.layers import scan_to_layer
 from napari_gitract.widgets._card import HIGHLIGHT
 from napari_gitract.widgets._panel import time_left
@@ -463,6 +465,37 @@ def test_cancelled_training_keeps_nothing(corrected, backend, qtbot):
     wait(qtbot, corrected)
     assert corrected.candidate is None
     assert not corrected.card.isVisibleTo(corrected)
+    assert len(backend.models) == 1
+
+
+def test_contours_that_were_saved_are_not_offered_back(segmented, viewer, qtbot, tmp_path):
+    autosaver = Autosaver.of(viewer)
+    segmented.result.paint((3, 15, 15), 1)
+    autosaver.flush()
+    unsaved = default_home() / "unsaved"
+    assert [one for one in unsaved.iterdir() if not one.name.startswith(".")]
+    segmented.save(str(tmp_path / "organs.nii.gz"))
+    wait(qtbot, segmented)
+    autosaver.flush()
+    assert not [one for one in unsaved.iterdir() if not one.name.startswith(".")]
+    segmented.result.paint((4, 15, 15), 1)
+    autosaver.flush()
+    assert [one for one in unsaved.iterdir() if not one.name.startswith(".")]
+
+
+def test_closing_napari_in_the_middle_of_a_training_asks_and_leaves_no_version(
+    corrected, viewer, backend, qtbot
+):
+    backend.gate = threading.Event()
+    backend.at_work.clear()
+    corrected.start()
+    qtbot.waitUntil(backend.at_work.is_set, timeout=20_000)
+    tasks = viewer.window._task_status_manager  # what napari asks about before it closes
+    assert any("Fine-tuning on" in line for line in tasks.get_status())
+    backend.gate.set()
+    tasks.cancel_all()
+    wait(qtbot, corrected)
+    assert corrected.candidate is None
     assert len(backend.models) == 1
 
 

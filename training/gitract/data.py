@@ -16,7 +16,7 @@ from gitract.preparation import network_input
 from gitract.prepared import Stack
 from gitract.recipe import Recipe
 
-__all__ = ["Batch", "Batches", "crop_at_random", "split_by_patient"]
+__all__ = ["Batch", "Batches", "crop_at_random", "one_thread", "split_by_patient"]
 
 
 class Batch(NamedTuple):
@@ -84,7 +84,7 @@ def crop_at_random(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Many small operations: threads that wait for each other took ten times as long."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -145,7 +145,7 @@ class Batches(Dataset[Batch]):
         return self._length
 
     def __getitem__(self, step: int) -> Batch:
-        with _one_thread():
+        with one_thread():
             samples = [self._sample(step, index) for index in self._samples]
             images, masks, known, names, generators = zip(*samples, strict=True)
             return Batch(

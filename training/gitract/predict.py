@@ -24,6 +24,7 @@ from gitract.model_store import ModelInfo, ModelStore
 from gitract.models import load_network
 from gitract.models.ensemble import mean_logits
 from gitract.onnx_network import stored_onnx
+from gitract.organs import ORGANS
 from gitract.orientation import Turn, turn_upright
 from gitract.preparation import Prepared, prepare_scan, prepared_size
 from gitract.progress import Progress, Report, followed, silent
@@ -349,6 +350,8 @@ class Segmenter:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **beside,
         }
+        if not {organ.id for organ in self.config.organs} <= {organ.id for organ in ORGANS}:
+            provenance["together"] = [organ.id for organ in self.config.organs]
         if len(self._members) > 1:
             provenance["models"] = [
                 {"model": member.info.id, "weights_sha256": member.config.weights_sha256}

@@ -24,6 +24,7 @@ from gitract.errors import GitractError, InputError
 from gitract.organs import Organ
 from gitract.progress import Progress, Report
 from gitract.scan import Segmentation
+from napari_gitract.autosaving import Autosaver
 from napari_gitract.jobs import errors_shown, loading_libraries, tell_error
 from napari_gitract.layers import (
     origin_of,
@@ -273,11 +274,14 @@ class Segment(Panel):
 
     def save(self, path: str) -> None:
         """Write the result, as it is painted now, in the format of the suffix."""
-        if self.result is None or self.busy:
+        layer = self.result
+        if layer is None or self.busy:
             return
         with errors_shown():
-            segmentation = segmentation_from_layer(self.result)
-            origin = origin_of(self.result.metadata)
+            segmentation = segmentation_from_layer(layer)
+            kept = Autosaver.of(self.viewer)
+            saving = kept.snapshot(layer)
+            origin = origin_of(layer.metadata)
             source = None if origin is None else origin.source
 
             def work(report: Report) -> Path:
@@ -287,10 +291,11 @@ class Segment(Panel):
                 check_output(path, inputs=[] if source is None else [source])
                 return write_segmentation(segmentation, path)
 
-            self.run(f"Saving {self.result.name}", work, self.bar, self._say_saved)
+            def saved(written: Path) -> None:
+                kept.saved(layer, saving)
+                say(self.hint, f"Saved to {written.name}.")
 
-    def _say_saved(self, written: Path) -> None:
-        say(self.hint, f"Saved to {written.name}.")
+            self.run(f"Saving {layer.name}", work, self.bar, saved)
 
     def update_state(self, *_: Any) -> None:
         """Say what is missing; offer only what can be used."""

@@ -1,6 +1,7 @@
 """What a candidate forgot, and whether it can be used at all."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -50,11 +51,15 @@ def retention_of(
     ]
     count = sum(len(before) for before, _ in pairs)
     found.append(Retention("untouched slices", count, None, _agreement(pairs)))
-    phantom, contours = abdomen()
-    scan = reviewed_scan(Corrections(phantom, contours, ()), config.organs, config.preparation)
+    scan = reviewed_scan(_phantom(), config.organs, config.preparation)
     answers = [whole_answer(network, scan, config).small for network in (before, after)]
     agreement = _agreement([(answers[0], answers[1])])
     return [*found, Retention("phantom", len(answers[0]), None, agreement)]
+
+
+@cache
+def _phantom() -> Corrections:
+    return Corrections(*abdomen(), ())
 
 
 def _agreement(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float | None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gitract.augment import augment
-from gitract.data import crop_at_random
+from gitract.data import crop_at_random, one_thread
 from gitract.errors import InputError
 from gitract.fine_tune.pages import Known, Page, ReplayPage, ScanPage
 from gitract.fine_tune.settings import FineTuneSettings
@@ -232,7 +232,8 @@ def trained(
     layout = torch.channels_last if flat else torch.contiguous_format
     for _ in range(steps):
         network.eval()  # dropout and batch statistics off; gradients flow all the same
-        sample = drawer.batch(generator)
+        with one_thread():
+            sample = drawer.batch(generator)
         logits = network(sample.images.to(device, memory_format=layout))
         loss = minimised(logits, _Sample(*(part.to(device) for part in sample)))
         if not torch.isfinite(loss):
