@@ -47,6 +47,7 @@ from gitract.train import RECIPE_FILE
 
 COUNTS = (1, 3, 5, 8, 12)
 FULL = 8  # corrected slices of the comparison with other ways, and of the targets
+SEVERAL_TIMES = (3, 5, 8)  # of these, several draws at random
 PICKS = ("queue", "even", "random")
 WAYS = ("ours", "plain", "nnU-Net")
 
@@ -58,10 +59,12 @@ class Case(NamedTuple):
     count: int
     pick: str
     way: str
+    seed: int = 0
 
     @property
     def file(self) -> str:
-        return f"{self.day}-{self.count}-{self.pick}-{self.way}.json"
+        again = f"-{self.seed}" if self.seed else ""
+        return f"{self.day}-{self.count}-{self.pick}-{self.way}{again}.json"
 
 
 class Stack(NamedTuple):
@@ -258,7 +261,11 @@ class Bench:
             Case(s.name, count, pick, "ours")
             for count in COUNTS for pick in PICKS for s in self.stacks
         ]  # fmt: skip
-        return list(dict.fromkeys([*full, *more]))
+        by_chance = [
+            Case(s.name, count, "random", "ours", seed)
+            for seed in range(1, self.options.seeds) for count in SEVERAL_TIMES for s in self.stacks
+        ]  # fmt: skip
+        return list(dict.fromkeys([*full, *more, *by_chance]))
 
     @cache  # noqa: B019 - one bench lives as long as the program
     def segmented(self, name: str) -> Segmentation:
@@ -293,7 +300,7 @@ class Bench:
 
     def _simulated(self, case: Case, stack: Stack) -> dict[str, Any]:
         found = self.segmented(stack.name)
-        slices = picked(stack, found, case.count, case.pick, self.options.seed)
+        slices = picked(stack, found, case.count, case.pick, case.seed)
         elsewhere = self.elsewhere(stack.name) if case.count == FULL else {}
         lesson = lesson_of(
             [Corrections(stack.run.scan, stack.run.truth, tuple(slices))],
@@ -400,7 +407,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--patients", type=lambda text: text.split(","), default=None)
     parser.add_argument("--steps", type=int, default=FineTuneSettings().steps)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3, help="draws of what is chosen at random")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--share", default="1/1", help="which of how many processes this is")
@@ -439,7 +446,8 @@ def report(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) ->
         "Which slices to correct",
         columns, picks_table(results, "whole"),
         "Mean Dice of the whole stack after fine-tuning, corrected slices as corrected, over "
-        f"{', '.join(days)}. {goals}",
+        f"{', '.join(days)}. At random: mean over {options.seeds} draws of "
+        f"{', '.join(map(str, SEVERAL_TIMES))} slices, one of others. {goals}",
         record=options.record, json_file=None,
     )  # fmt: skip
     finish(
@@ -457,16 +465,15 @@ def _goals(results: Sequence[Mapping[str, Any]]) -> str:
     def tell(slices: float | None) -> str:
         return "more than tried" if slices is None else f"{slices:.1f}"
 
-    for count in COUNTS[1:]:
-        ones = [one for one in results if one["way"] == "ours" and one["pick"] == "even"
-                and one["count"] == count]  # fmt: skip
-        goal = mean_known(_mean(one["after"]["whole"]) for one in ones)
-        if goal is not None:
-            needed = [tell(slices_for(results, pick, goal)) for pick in ("queue", "random")]
-            sentences.append(
-                f"For the {goal:.3f} of {count} even ones it takes {needed[0]} by the queue, "
-                f"{needed[1]} at random."
-            )
+    for pick in ("even", "random"):
+        for count in SEVERAL_TIMES:
+            ones = [one for one in results if one["way"] == "ours" and one["pick"] == pick
+                    and one["count"] == count]  # fmt: skip
+            goal = mean_known(_mean(one["after"]["whole"]) for one in ones)
+            if goal is not None:
+                needed = tell(slices_for(results, "queue", goal))
+                chosen = "even ones" if pick == "even" else "chosen at random"
+                sentences.append(f"The {goal:.3f} of {count} {chosen} take {needed} by the queue.")
     return " ".join(sentences)
 
 

@@ -49,7 +49,7 @@ def results_of(bench: Bench, day: str, name: str) -> list[dict[str, Any]]:
     if file.exists():
         return list(json.loads(file.read_text()))
     stack = next(stack for stack in bench.stacks if stack.name == day)
-    slices = picked(stack, bench.segmented(day), FULL, "queue", bench.options.seed)
+    slices = picked(stack, bench.segmented(day), FULL, "queue", 0)
     variant = VARIANTS[name]
     settings = FineTuneSettings(steps=bench.options.steps, remembered=variant["remembered"])
     lesson = lesson_of(
@@ -82,7 +82,6 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--patients", type=lambda text: text.split(","), default=None)
     parser.add_argument("--steps", type=int, default=FineTuneSettings().steps)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--record", action="store_true")

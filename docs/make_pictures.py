@@ -63,11 +63,22 @@ def photograph(viewer, day: Path) -> None:
     dock, tune = open_widget(viewer, FINE_TUNE)
     for index in (14, 18, 24, 28, 32):
         correct(segment.result, reference, index)
+    tune.review.go_next()
+    correct(segment.result, reference, tune.review.current)
+    tune.review.go_next()
+    tune.review.accept()
+    tune.review.fill_by_shape()
+    tune.review.go_next()
+    tune.organs_section.expand()
+    spin(1.0)  # until the brush has rested
+    picture(viewer, "review")
+    tune.organs_section.collapse()
     tune.settings = FineTuneSettings(steps=24, evaluate_every=4, parts=2)  # a short one
     tune.start()
     spin(until=lambda: len(tune.curves.values["dice"][0]) > 3 or not tune.busy)
     picture(viewer, "fine_tune")
     spin(until=lambda: not tune.busy)
+    tune.show_change()
     picture(viewer, "card")
     tune.keep("phantom")
     viewer.window.remove_dock_widget(dock)

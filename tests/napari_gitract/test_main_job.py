@@ -20,18 +20,23 @@ def click(qtbot, button):
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
+def loaded(viewer, qtbot, folder):
+    """The widget that loaded a small phantom into the viewer."""
+    day = write_competition_day(folder, *abdomen_phantom(slices=8, rows=64, columns=64))
+    load = open_widget(viewer, "Load scan")
+    load.path.setText(str(day))
+    click(qtbot, load.load_button)
+    wait(qtbot, load)
+    return load
+
+
 @pytest.mark.slow
 def test_the_whole_job(make_napari_viewer, qtbot, tmp_path):
     from gitract.fine_tune import FineTuneSettings
     from gitract.model_store import ModelStore
 
-    day = write_competition_day(tmp_path, *abdomen_phantom(slices=8, rows=64, columns=64))
     viewer = make_napari_viewer()
-
-    load = open_widget(viewer, "Load scan")
-    load.path.setText(str(day))
-    click(qtbot, load.load_button)
-    wait(qtbot, load)
+    load = loaded(viewer, qtbot, tmp_path)
     image, reference = viewer.layers
     assert "8 × 64 × 64" in load.status.text()
 
@@ -97,12 +102,8 @@ def test_slices_between_corrected_ones_are_filled_from_what_the_model_draws(
     from gitract.predict import Segmenter
     from napari_gitract.layers import scan_from_layer
 
-    day = write_competition_day(tmp_path, *abdomen_phantom(slices=8, rows=64, columns=64))
     viewer = make_napari_viewer()
-    load = open_widget(viewer, "Load scan")
-    load.path.setText(str(day))
-    click(qtbot, load.load_button)
-    wait(qtbot, load)
+    loaded(viewer, qtbot, tmp_path)
     image, reference = viewer.layers
     found = Segmenter(device="cpu").segment(scan_from_layer(image))
     tune = open_widget(viewer, "Fine-tune")

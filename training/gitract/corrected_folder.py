@@ -8,7 +8,7 @@ import numpy as np
 from gitract.corrections import Corrections
 from gitract.errors import InputError
 from gitract.io import read_segmentation
-from gitract.labelled import LabelledRun, LabelledScan, OnFault, find_labelled, unheard
+from gitract.labelled import Fault, LabelledRun, LabelledScan, OnFault, find_labelled, unheard
 from gitract.labelled.images import is_image_name
 from gitract.organs import Organ
 from gitract.progress import Progress, Report, silent
@@ -48,16 +48,28 @@ def corrections_in(
     if not folder.is_dir():
         raise InputError(f"The folder {folder} does not exist.")
     found: list[Corrections] = []
+    faults: list[Fault] = []
     scans = find_labelled(folder, organs=organs, report=report, on_fault=on_fault)
     for done, one in enumerate(scans):
         report(Progress(done, len(scans), f"Reading {one.name}"))
-        for run in one.read():
-            contours = _remembered(one, run) or run.truth
-            slices = _slices(contours)
-            if slices:
-                found.append(Corrections(run.scan, contours, tuple(slices)))
+        try:
+            found += _of_scan(one)
+        except InputError as error:
+            faults.append(Fault(one.name, str(error)))
+            on_fault(faults[-1])
     if not found:
-        raise InputError(f"{folder} holds no slice with a contour: nothing can be learnt from it.")
+        why = faults[0].sentence if faults else f"{folder} holds no slice with a contour."
+        raise InputError(f"There is nothing to learn from: {why}")
+    return found
+
+
+def _of_scan(one: LabelledScan) -> list[Corrections]:
+    found = []
+    for run in one.read():
+        contours = _remembered(one, run) or run.truth
+        slices = _slices(contours)
+        if slices:
+            found.append(Corrections(run.scan, contours, tuple(slices), one.patient))
     return found
 
 

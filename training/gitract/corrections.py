@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from gitract.errors import InputError
 from gitract.home import default_home
+from gitract.labelled.patients import patient_in_name
 from gitract.organs import IGNORE, KNOWN_ORGANS, Organ
 from gitract.review import unreviewed_organs
 from gitract.scan import Scan, Segmentation
@@ -55,11 +56,19 @@ class Corrections:
         from.
     slices
         0-based, ascending.
+    patient
+        Whose scan it is, where that is known better than its name tells; never kept.
     """
 
     scan: Scan
     segmentation: Segmentation
     slices: tuple[int, ...]
+    patient: str = ""
+
+    @property
+    def whose(self) -> str:
+        """What is the same for all scans of a patient: ``case20`` of ``case20_day0``."""
+        return self.patient or patient_in_name(self.scan.name)
 
     @property
     def organs(self) -> tuple[Organ, ...]:

@@ -295,7 +295,9 @@ class ModelStore:
         partial = self._pointer.with_name(f".active.{uuid.uuid4().hex[:8]}.part")
         try:
             self.home.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"format": _FORMAT, "history": tidy}, indent=2), encoding="utf-8")
+            partial.write_text(
+                json.dumps({"format": _FORMAT, "history": tidy}, indent=2), encoding="utf-8"
+            )
             partial.replace(self._pointer)
         except OSError as error:
             raise InputError(

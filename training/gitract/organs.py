@@ -21,6 +21,9 @@ class Code(NamedTuple):
     scheme: str = "SCT"
 
 
+_TARGETS = {"gtv", "ctv", "itv", "ptv"}  # known by their initials
+
+
 @dataclass(frozen=True)
 class Organ:
     """One organ: its value in label images, its name in files, its colour.
@@ -41,8 +44,9 @@ class Organ:
 
     @property
     def title(self) -> str:
-        """The name as people read it: ``Large bowel``."""
-        return self.name.replace("_", " ").capitalize()
+        """The name as people read it: ``Large bowel``, ``GTV 2``."""
+        words = self.name.capitalize().split("_")
+        return " ".join(word.upper() if word.lower() in _TARGETS else word for word in words)
 
     @property
     def code(self) -> Code:

@@ -102,8 +102,9 @@ class FineTune(Panel):
         more.addRow("", self.replay_button)
         options = QWidget()
         options.setLayout(more)
+        self.organs_section = _section("Organs", self.organs)
         for widget in (
-            _section("Organs", self.organs),
+            self.organs_section,
             self.review,
             _section("More options", options),
             self.start_button,

@@ -214,11 +214,11 @@ def _checked(corrections: Corrections) -> Corrections:
     scan = corrections.scan
     check_finite(scan)
     slices = chosen_slices(corrections.slices, len(scan.voxels))
-    placed = Corrections(scan, corrections.segmentation.on(scan), tuple(slices))
+    contours = corrections.segmentation.on(scan)
+    placed = replace(corrections, segmentation=contours, slices=tuple(slices))
     ignored = placed.mask(IGNORE)
     if ignored is None:
         return placed
-    contours = placed.segmentation
     is_organ = np.array([organ.id != IGNORE.id for organ in contours.organs])
     masks = contours.masks & ~(ignored & is_organ[:, None, None, None])
     return replace(placed, segmentation=replace(contours, masks=masks))

@@ -5,8 +5,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from gitract.labelled.patients import patient_in_name
-
 __all__ = ["Place", "held_out_parts", "parts_of"]
 
 T = TypeVar("T")
@@ -17,13 +15,15 @@ Place = tuple[int, int]
 """A scan of the job, by number, and a slice of it."""
 
 
-def parts_of(names: Sequence[str], slices: Sequence[Sequence[int]], most: int) -> list[list[Place]]:
+def parts_of(
+    patients: Sequence[str], slices: Sequence[Sequence[int]], most: int
+) -> list[list[Place]]:
     """Divide the reviewed slices of a job for cross-validation.
 
     Parameters
     ----------
-    names
-        Of the scans: ``case20_day0`` and ``case20_day22`` are of one patient.
+    patients
+        Whose each scan is.
     slices
         Reviewed in each of them, ascending.
     most
@@ -36,8 +36,8 @@ def parts_of(names: Sequence[str], slices: Sequence[Sequence[int]], most: int) -
         patient are held out at the same height.
     """
     by_patient: dict[str, list[Place]] = {}
-    for number, (name, reviewed) in enumerate(zip(names, slices, strict=True)):
-        places = by_patient.setdefault(patient_in_name(name), [])
+    for number, (patient, reviewed) in enumerate(zip(patients, slices, strict=True)):
+        places = by_patient.setdefault(patient, [])
         places.extend((number, index) for index in reviewed)
     if len(by_patient) > 1:
         return _shared_out(list(by_patient.values()), most)

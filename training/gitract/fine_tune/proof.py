@@ -45,9 +45,9 @@ class Proof:
         self.settings = lesson.settings
         self.report = report
         self.places = lesson.places
-        names = [scan.corrections.scan.name for scan in lesson.scans]
+        patients = [scan.corrections.whose for scan in lesson.scans]
         slices = [scan.slices for scan in lesson.scans]
-        self.parts = parts_of(names, slices, self.settings.parts)
+        self.parts = parts_of(patients, slices, self.settings.parts)
         self.judged = self._organs_on_parts() >= 2
         self.before = lesson.old_answers(self.places)
         self.best: _Best | None = None

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -331,9 +332,8 @@ def fine_tune_on(
             corrections, model=model, device=device, settings=settings, replay=replay,
             report=report,
         )  # fmt: skip
-    from gitract.corrections import Corrections, CorrectionStore
+    from gitract.corrections import CorrectionStore
     from gitract.fine_tune import Candidate, FineTuneSettings
-    from gitract.labelled.patients import patient_in_name
     from gitract.model_store import ModelStore
     from gitract.remote.wire import told_of
 
@@ -346,18 +346,13 @@ def fine_tune_on(
     parent = store.find(model)
     config = read_model_config(parent.path)
     server.send_model(config, parent.path, report)
-    placed = [
-        Corrections(one.scan, one.segmentation.on(one.scan), one.slices) for one in corrections
-    ]
+    placed = [replace(one, segmentation=one.segmentation.on(one.scan)) for one in corrections]
     earlier = CorrectionStore(store.home).load(without=[one.key for one in placed])
-    patients = list(dict.fromkeys(patient_in_name(one.scan.name) for one in placed))
+    patients = list(dict.fromkeys(one.whose for one in placed))
     content = {
         "kind": "fine-tune",
         "model": config.weights_sha256,
-        "corrections": [
-            {**told_of(one), "patient": patients.index(patient_in_name(one.scan.name))}
-            for one in placed
-        ],
+        "corrections": [{**told_of(one), "patient": patients.index(one.whose)} for one in placed],
         "earlier": [told_of(one) for one in earlier],
         "settings": (settings or FineTuneSettings()).model_dump(mode="json"),
     }
