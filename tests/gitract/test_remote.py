@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_arrays
 
-from gitract.corrections import Corrections
+from gitract.corrections import Corrections, CorrectionStore
 from gitract.decision import TIDY
 from gitract.errors import Cancelled, InputError, Stopped
 from gitract.fine_tune import FineTuneSettings
 from gitract.io import read_segmentation
 from gitract.model_store import ModelStore
-from gitract.phantom import write_day
+from gitract.organs import KNOWN_ORGANS, ORGANS
+from gitract.phantom import abdomen, write_day
 from gitract.predict import Segmenter
 from gitract.progress import Progress
 from gitract.remote.addresses import Address, known_addresses, server_devices, set_address
@@ -161,6 +163,56 @@ def test_a_fine_tuning_that_is_stopped_keeps_the_best_so_far(
     assert "stopped early" in candidate.card.method
 
 
+def two_patients(phantom: tuple[Scan, Segmentation]) -> list[Corrections]:
+    """Three scans of two patients, of the first with an organ that the model does not know."""
+    scan, truth = phantom
+    masks = np.concatenate([truth.masks, truth.masks[2:, :, ::-1]])
+    four = replace(
+        truth, masks=masks, organs=(*ORGANS, KNOWN_ORGANS[3]),
+        provenance={"unreviewed": {"5": ["stomach"]}, "rejected": [7], "scan": "Anna"},
+    )  # fmt: skip
+    found = [Corrections(scan, four, (4, 5, 9))]
+    for seed, name in ((8, "Musterfrau_1"), (9, "Musterfrau_2")):
+        another, contours = abdomen(scan.shape, seed=seed, name=name)
+        another = replace(another, source=Path("archive-of-ward-7") / name, remarks=("Anna's.",))
+        found.append(Corrections(another, contours, (3, 6), patient="Anna Musterfrau"))
+    return found
+
+
+def test_several_scans_and_what_was_kept_before_give_the_same_candidate_there(
+    home: Path, trained: SimpleNamespace, phantom: tuple[Scan, Segmentation]
+) -> None:
+    store = ModelStore()
+    store.import_folder(trained.result.model)
+    CorrectionStore(home).add(Corrections(*abdomen(phantom[0].shape, seed=5), (2, 8)))
+    few = FineTuneSettings(steps=4, evaluate_every=2, parts=3, new_organ_steps=2)
+    given = two_patients(phantom)
+    there, here = (
+        fine_tune_on(device, given, model="tiny", settings=few) for device in (DEVICE, "cpu")
+    )
+    assert there.card == here.card
+    assert "2-fold" in there.card.method  # a patient is held out as a whole there as well
+    assert there.card.scans == 3
+    for pairs in (zip(there.before, here.before, strict=True),
+                  zip(there.after, here.after, strict=True)):  # fmt: skip
+        for one, other in pairs:
+            np.testing.assert_array_equal(one.masks, other.masks)
+            assert (one.name, one.organs) == (other.name, other.organs)
+    kept = there.keep("mine")
+    assert kept.organs == (*ORGANS, KNOWN_ORGANS[3])
+    assert len(CorrectionStore(home).entries()) == 1 + len(given)
+    found = Segmenter("mine", device="cpu").segment(phantom[0])
+    np.testing.assert_array_equal(found.masks, there.after[0].masks)
+
+
+def test_a_replay_folder_is_not_looked_for_on_a_server(
+    home: Path, trained: SimpleNamespace, phantom: tuple[Scan, Segmentation], phantom_data: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        fine_tune_on(DEVICE, corrected(phantom), model=trained.result.model, replay=phantom_data)
+    assert_one_sentence(error, "replay folder", DEVICE)
+
+
 # --- nothing is left behind -----------------------------------------------------------------
 
 
@@ -192,17 +244,38 @@ def test_the_server_keeps_no_scan_and_no_contours(
 def test_nothing_that_names_a_patient_is_sent(
     home: Path, trained: SimpleNamespace, scan: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sent = listened_to(monkeypatch)
+    open_segmenter(trained.result.model, device=DEVICE).segment(scan)
+    assert scan.name == "case7_day0"
+    assert not any(b"case7" in body for body in sent)
+
+
+def listened_to(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """All that is sent to a server."""
     sent: list[bytes] = []
     call = Server._call
 
     def listening(self: Server, method: str, path: str, body: bytes | None = None) -> bytes:
-        sent.append(body or b"")
+        sent.append(path.encode() + (body or b""))
         return call(self, method, path, body)
 
     monkeypatch.setattr(Server, "_call", listening)
-    open_segmenter(trained.result.model, device=DEVICE).segment(scan)
-    assert scan.name == "case7_day0"
-    assert not any(b"case7" in body for body in sent)
+    return sent
+
+
+def test_nothing_that_names_a_patient_is_sent_to_learn_from(
+    home: Path, trained: SimpleNamespace, phantom: tuple[Scan, Segmentation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    given = two_patients(phantom)
+    CorrectionStore(home).add(given.pop())
+    sent = listened_to(monkeypatch)
+    few = FineTuneSettings(steps=2, evaluate_every=2, parts=2, new_organ_steps=0)
+    fine_tune_on(DEVICE, given, model=trained.result.model, settings=few)
+    told = [body for body in sent if b"voxels2" in body]  # arrays are compressed, words are not
+    assert len(told) == 1
+    for name in ("case7", "Musterfrau", "Anna", "archive-of-ward-7"):
+        assert not any(name.encode() in body for body in sent), name
 
 
 def test_a_result_is_given_once(url: str, workshop: Workshop, scan: Scan) -> None:
