@@ -217,7 +217,7 @@ def test_structures_that_overlap_come_as_layers_of_their_own(load, series, phant
     np.testing.assert_array_equal(first.data == 19, far)
     np.testing.assert_array_equal(np.where(first.data == 19, 0, first.data), truth.labels().array)
     np.testing.assert_array_equal(second.data == 18, target)
-    assert second.name.endswith("Ptv")
+    assert second.name.endswith("PTV")
 
 
 def test_layers_saved_together_are_one_structure_set_again(viewer, load, series, phantom, tmp_path):
