@@ -259,7 +259,7 @@ def test_regions_are_organs_with_codes_and_colours(tmp_path: Path) -> None:
     )
     assert [(roi.ROINumber, roi.ROIName) for roi in rois] == [
         (3, "Stomach"),
-        (17, "Gtv"),
+        (17, "GTV"),
         (16, "Body"),
     ]
     assert list(contours[0].ROIDisplayColor) == [0xD9, 0x46, 0x7E]

@@ -519,7 +519,7 @@ def test_each_segment_says_which_organ_it_is_and_in_which_colour(tmp_path: Path)
     truth = replace(overlapping(), organs=(ORGANS[2], LIVER, gtv))
     path = write_segmentation(on_series(tmp_path / "series", truth), tmp_path / "a.seg.dcm")
     stomach, liver, tumour = segments_of(path)
-    assert [s.SegmentLabel for s in (stomach, liver, tumour)] == ["Stomach", "Liver", "Gtv"]
+    assert [s.SegmentLabel for s in (stomach, liver, tumour)] == ["Stomach", "Liver", "GTV"]
     assert stomach.SegmentedPropertyTypeCodeSequence[0].CodeValue == "69695003"
     assert liver.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "91723000"
     assert tumour.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "49755003"

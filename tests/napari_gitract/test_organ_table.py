@@ -454,11 +454,11 @@ def test_clicking_a_row_paints_with_it(table, layer, viewer, qtbot):
 def test_organs_are_added_by_name_and_by_suggestion(table, layer, qtbot):
     qtbot.keyClicks(table.new_name.lineEdit(), "Tumour")
     qtbot.keyClick(table.new_name.lineEdit(), Qt.Key.Key_Return)
-    assert texts(table, NAME)[-1] == "Gtv"
+    assert texts(table, NAME)[-1] == "GTV"
     assert table.new_name.currentText() == ""
     offered = [table.new_name.itemText(index) for index in range(table.new_name.count())]
     assert "Duodenum" in offered
-    assert not {"Gtv", "Stomach"} & {*offered}
+    assert not {"GTV", "Stomach"} & {*offered}
     table.new_name.setCurrentText("Duodenum")
     table.add_button.click()
     assert names(layer)[-1] == "duodenum"
@@ -523,7 +523,7 @@ def test_an_organ_comes_back_to_the_table_on_any_way(table, layer, qtbot):
     layer.undo()
     remove_organ(layer, tumour.id)
     layer.redo()
-    qtbot.waitUntil(lambda: texts(table, NAME)[-1] == "Ptv")
+    qtbot.waitUntil(lambda: texts(table, NAME)[-1] == "PTV")
     assert names(layer)[-1] == "ptv"
 
 
