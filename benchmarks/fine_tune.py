@@ -394,6 +394,8 @@ def slices_for(results: Sequence[Mapping[str, Any]], pick: str, goal: float) -> 
         )
         for count in COUNTS
     ]  # fmt: skip
+    if means[0] is not None and means[0] >= goal:
+        return COUNTS[0]
     for low, high, begin, end in zip(COUNTS, COUNTS[1:], means, means[1:], strict=False):
         if begin is not None and end is not None and begin < goal <= end:
             return low + (high - low) * (goal - begin) / (end - begin)
@@ -435,7 +437,7 @@ def report(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) ->
         "segmented and fine-tuned with the model of its fold, which has not seen the patient. "
         f"The queue chose {FULL} slices, which were replaced by the truth; *rest* are the "
         f"others. {options.steps} steps each; CPU seconds are those of the one training on all "
-        f"corrected slices, with {threads} threads; the checks of the card take as long again "
+        f"corrected slices, on {threads} of the cores; the checks of the card take as long again "
         "for each of three parts. *Patients it learnt from* were in the model's training, so "
         "their Dice was high before; *unknown* ones were not.",
         record=options.record, json_file=options.json,
