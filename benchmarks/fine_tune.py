@@ -37,7 +37,7 @@ from gitract.fine_tune.pages import reviewed_scan
 from gitract.fine_tune.training import Drawer, trained
 from gitract.labelled import LabelledRun, LabelledScan, find_labelled
 from gitract.losses import SegmentationLoss
-from gitract.metrics import Overlap, mean_known
+from gitract.metrics import Overlap, mean_known, mean_organ_dice
 from gitract.model_config import ModelConfig
 from gitract.predict import Segmenter
 from gitract.recipe import Augmentation, read_recipe
@@ -210,15 +210,14 @@ def hd95(found: np.ndarray, run: LabelledRun, config: ModelConfig) -> float | No
 
 def pooled_dice(network: nn.Module, runs: Sequence[LabelledRun], config: ModelConfig) -> float:
     """Mean over organs of the Dice over all of some scans together."""
-    parts: dict[str, list[Overlap]] = {}
+    overlaps: list[tuple[str, Overlap]] = []
     for run in runs:
         found = masks_of(network, run, config)
         outlined = {o.id: mask for o, mask in zip(run.truth.organs, run.truth.masks, strict=True)}
         for organ, mask in zip(config.organs, found, strict=True):
             if organ.id in outlined:
-                overlap = Overlap.of(mask, outlined[organ.id])
-                parts.setdefault(organ.name, []).append(overlap)
-    return mean_known(Overlap.total(each).dice for each in parts.values()) or 0.0
+                overlaps.append((organ.name, Overlap.of(mask, outlined[organ.id])))
+    return mean_organ_dice(overlaps) or 0.0
 
 
 def measured(

@@ -24,9 +24,8 @@ from gitract.review import SliceState, states_of_digests, unreviewed_organs
 from napari_gitract.layers import (
     METADATA_KEY,
     Origin,
-    origin_by_scale,
+    origin_for,
     origin_of,
-    origin_of_image_like,
 )
 
 if TYPE_CHECKING:
@@ -288,12 +287,8 @@ class Workspace:
     def _note(self, layer: "Labels", noted: Mapping[str, Any]) -> None:
         """Keep what was said in the layer, whose event tells every viewer that shows it."""
         _stack(layer)
-        origin = origin_of(layer.metadata)
-        if origin is None:
-            viewer = self._viewer()
-            others = () if viewer is None else viewer.layers
-            below = origin_of_image_like(others, layer.data.shape, layer.scale)
-            origin = below or origin_by_scale(layer)
+        viewer = self._viewer()
+        origin = origin_for(layer, () if viewer is None else viewer.layers)
         provenance = {**origin.provenance, **noted}
         layer.metadata = {**layer.metadata, METADATA_KEY: replace(origin, provenance=provenance)}
 

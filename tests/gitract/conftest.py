@@ -1,6 +1,7 @@
 """Small networks and scans that the tests of training, prediction and the store share."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,3 +170,19 @@ def random_model(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFact
 def store(tmp_path: Path) -> ModelStore:
     """An empty store, with the model that ships."""
     return ModelStore(tmp_path / "home")
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int | None], None]]:
+    """Let no file of this process grow larger than so many bytes; None for any size."""
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def limit(size: int | None) -> None:
+        soft = before[0] if size is None else size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
+
+    yield limit
+    limit(None)
+    signal.signal(signal.SIGXFSZ, handler)

@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -365,22 +364,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_entry(
     assert_one_sentence(error, "No space left on device", "GITRACT_HOME")
     monkeypatch.undo()
     assert files(tmp_path) == before
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int | None], None]]:
-    """Let no file of this process grow larger than so many bytes; None for any size."""
-    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    def limit(size: int | None) -> None:
-        soft = before[0] if size is None else size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
-
-    yield limit
-    limit(None)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_disk_that_is_full_midway_leaves_the_old_entry(

@@ -190,22 +190,6 @@ def test_a_full_disk_is_one_sentence_and_there_is_another_try(
     assert_sound(store, phantom[0])
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int | None], None]]:
-    """Let no file of this process grow larger than so many bytes; None for any size."""
-    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    def limit(size: int | None) -> None:
-        soft = before[0] if size is None else size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
-
-    yield limit
-    limit(None)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_weights_that_do_not_fit_on_the_disk_leave_the_store_as_it_was(
     candidate: Candidate, given: Corrections, store: ModelStore,
     small_disk: Callable[[int | None], None],

@@ -5,12 +5,19 @@ number, so that it is left out of means. One that only one of the two holds scor
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Overlap", "dice", "mean_known", "mean_over_patients", "patient_means"]
+__all__ = [
+    "Overlap",
+    "dice",
+    "mean_known",
+    "mean_organ_dice",
+    "mean_over_patients",
+    "patient_means",
+]
 
 
 class Overlap(NamedTuple):
@@ -50,6 +57,20 @@ class Overlap(NamedTuple):
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float | None:
     """Dice coefficient of two masks of any shape; None where both are empty."""
     return Overlap.of(prediction, truth).dice
+
+
+def mean_organ_dice(overlaps: Iterable[tuple[Hashable, Overlap]]) -> float | None:
+    """Mean over organs of the Dice over all of an organ's counts together.
+
+    Parameters
+    ----------
+    overlaps
+        Organ and counts of each slice or scan; None is the answer where there is nothing.
+    """
+    by_organ: dict[Hashable, list[Overlap]] = defaultdict(list)
+    for organ, overlap in overlaps:
+        by_organ[organ].append(overlap)
+    return mean_known(Overlap.total(parts).dice for parts in by_organ.values())
 
 
 def mean_known(values: Iterable[float | None]) -> float | None:

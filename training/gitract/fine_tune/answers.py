@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class WholeAnswer:
     logits: torch.Tensor
     organs: tuple[Organ, ...]
 
-    @property
+    @cached_property
     def small(self) -> torch.Tensor:
         """bool ``(slice, organ, row, column)`` on the network's own grid."""
         return self.logits > 0

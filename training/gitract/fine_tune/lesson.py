@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -72,19 +73,18 @@ class Lesson:
     def _worth_teaching(self, places: Sequence[Place]) -> npt.NDArray[np.bool_]:
         taught = np.zeros(len(self.config.organs), dtype=np.bool_)
         for number, index in places:
-            scan = self.scans[number]
-            drawn_here = self.answers[number].on_slice(scan, index)
-            taught |= scan.masks[:, index].any(axis=(1, 2)) & scan.organs[index]
-            taught[: len(drawn_here)] |= drawn_here.any(axis=(1, 2))
+            taught |= self.scans[number].shown(index)
+            taught |= self.old_answers[number, index].any(axis=(1, 2))
         for scan in self.earlier:
             for index in scan.slices:
-                taught |= scan.masks[:, index].any(axis=(1, 2)) & scan.organs[index]
+                taught |= scan.shown(index)
         return taught
 
-    def old_answers(self, places: Sequence[Place]) -> Answers:
-        """What the network drew on reviewed slices; nothing of new organs."""
+    @cached_property
+    def old_answers(self) -> Answers:
+        """What the network drew on all reviewed slices; nothing of new organs."""
         found = {}
-        for number, index in places:
+        for number, index in self.places:
             scan = self.scans[number]
             masks = np.zeros((len(self.config.organs), *scan.masks.shape[2:]), dtype=np.bool_)
             own = self.answers[number].on_slice(scan, index)

@@ -89,6 +89,11 @@ class ReviewedScan:
         """Those that were reviewed."""
         return self.corrections.slices
 
+    def shown(self, index: int) -> npt.NDArray[np.bool_]:
+        """Which organs were reviewed on a slice and are there, bool ``(organ,)``."""
+        there = np.asarray(self.masks[:, index].any(axis=(1, 2)))
+        return there & self.organs[index]
+
     @cached_property
     def untouched(self) -> list[int]:
         """Prepared slices that nobody reviewed or rejected."""

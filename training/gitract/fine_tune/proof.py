@@ -49,7 +49,7 @@ class Proof:
         slices = [scan.slices for scan in lesson.scans]
         self.parts = parts_of(patients, slices, self.settings.parts)
         self.judged = self._organs_on_parts() >= 2
-        self.before = lesson.old_answers(self.places)
+        self.before = lesson.old_answers
         self.best: _Best | None = None
         self._done = 0
         self._total = (len(self.parts) + 1) * self.settings.steps
@@ -60,8 +60,7 @@ class Proof:
         for part in self.parts:
             shown = np.zeros(len(counts), dtype=np.bool_)
             for number, index in part:
-                scan = self.lesson.scans[number]
-                shown |= scan.masks[:, index].any(axis=(1, 2)) & scan.organs[index]
+                shown |= self.lesson.scans[number].shown(index)
             counts += shown
         return counts
 

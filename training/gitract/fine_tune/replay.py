@@ -10,7 +10,7 @@ from gitract.errors import InputError
 from gitract.fine_tune.pages import ReplayPage
 from gitract.labelled import find_labelled
 from gitract.looks import prepared_logits
-from gitract.metrics import Overlap, mean_known
+from gitract.metrics import Overlap, mean_organ_dice
 from gitract.model_config import ModelConfig, Preparation
 from gitract.prepared import Stack, prepared_stacks
 from gitract.progress import Report
@@ -110,14 +110,15 @@ def _looked_at(stacks: Sequence[Stack]) -> list[tuple[Stack, list[int]]]:
 def _dice(
     network: nn.Module, stacks: Sequence[Stack], organs: int, preparation: Preparation
 ) -> float | None:
-    overlaps: dict[int, list[Overlap]] = {}
+    overlaps: list[tuple[int, Overlap]] = []
     runner = Runner(network.eval(), preparation.patch)
     for stack, places in _looked_at(stacks):
         for batch, logits in prepared_logits(runner, stack.slices, places, preparation):
             found = (logits > 0).cpu().numpy()
             truth = stack.masks[:, batch].numpy()
-            for organ in range(organs):
-                if stack.known[organ]:
-                    overlap = Overlap.of(found[:, organ], truth[organ])
-                    overlaps.setdefault(organ, []).append(overlap)
-    return mean_known(Overlap.total(parts).dice for parts in overlaps.values())
+            overlaps += [
+                (organ, Overlap.of(found[:, organ], truth[organ]))
+                for organ in range(organs)
+                if stack.known[organ]
+            ]
+    return mean_organ_dice(overlaps)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import cache
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -12,7 +11,7 @@ from gitract.fine_tune.answers import WholeAnswer, whole_answer
 from gitract.fine_tune.card import Retention
 from gitract.fine_tune.pages import ReviewedScan, reviewed_scan
 from gitract.fine_tune.replay import Replay
-from gitract.metrics import Overlap, mean_known
+from gitract.metrics import Overlap, mean_organ_dice
 from gitract.model_config import ModelConfig
 from gitract.phantom import abdomen
 
@@ -64,12 +63,11 @@ def _phantom() -> Corrections:
 
 def _agreement(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
     """Mean over the old organs of the Dice between both answers."""
-    overlaps: dict[int, list[Overlap]] = {}
-    for old, new in pairs:
-        for organ in range(old.shape[1]):
-            overlap = Overlap.of(new[:, organ].numpy(), old[:, organ].numpy())
-            overlaps.setdefault(organ, []).append(overlap)
-    return mean_known(Overlap.total(parts).dice for parts in overlaps.values())
+    return mean_organ_dice(
+        (organ, Overlap.of(new[:, organ].numpy(), old[:, organ].numpy()))
+        for old, new in pairs
+        for organ in range(old.shape[1])
+    )
 
 
 def fault_of(
@@ -94,11 +92,7 @@ def fault_of(
 
 def _expected(organ: int, scans: Sequence[ReviewedScan], old: Sequence[WholeAnswer]) -> bool:
     """Whether a person contoured an organ, or it was drawn on slices that nobody reviewed."""
-    contoured = any(
-        scan.organs[index][organ] and np.any(scan.masks[organ, index])
-        for scan in scans
-        for index in scan.slices
-    )
+    contoured = any(scan.shown(index)[organ] for scan in scans for index in scan.slices)
     drawn = any(
         organ < len(answer.organs) and bool(answer.small[scan.untouched, organ].any())
         for scan, answer in zip(scans, old, strict=True)
