@@ -12,9 +12,21 @@ from qtpy.QtWidgets import (
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
+    QWidget,
 )
+from superqt import QCollapsible
 
-__all__ = ["button_row", "color_icon", "fill_table", "fit_height", "form", "note", "say", "table"]
+__all__ = [
+    "button_row",
+    "color_icon",
+    "fill_table",
+    "fit_height",
+    "form",
+    "note",
+    "say",
+    "section",
+    "table",
+]
 
 ROW_HEIGHT = 22
 
@@ -51,6 +63,17 @@ def button_row(*buttons: QAbstractButton) -> QHBoxLayout:
         button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         row.addWidget(button)
     return row
+
+
+def section(title: str, content: QWidget) -> QCollapsible:
+    """Something that is seldom needed, folded away."""
+    folded = QCollapsible(title)
+    folded.setDuration(0)
+    folded.addWidget(content)
+    layout = folded.layout()
+    assert layout is not None
+    layout.setContentsMargins(0, 0, 0, 0)
+    return folded
 
 
 def color_icon(color: str) -> QIcon:

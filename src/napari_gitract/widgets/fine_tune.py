@@ -8,7 +8,6 @@ from napari.layers import Image, Labels
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QWidget
-from superqt import QCollapsible
 
 from gitract import INTENDED_USE
 from gitract.errors import GitractError, InputError
@@ -26,7 +25,7 @@ from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoi
 from napari_gitract.widgets._curves import Curves, import_matplotlib
 from napari_gitract.widgets._organs import OrganTable
 from napari_gitract.widgets._panel import JobBar, Panel
-from napari_gitract.widgets._parts import form, note, say
+from napari_gitract.widgets._parts import form, note, say, section
 from napari_gitract.widgets._review import SliceReview
 from napari_gitract.workspace import model_events
 
@@ -102,11 +101,11 @@ class FineTune(Panel):
         more.addRow("", self.replay_button)
         options = QWidget()
         options.setLayout(more)
-        self.organs_section = _section("Organs", self.organs)
+        self.organs_section = section("Organs", self.organs)
         for widget in (
             self.organs_section,
             self.review,
-            _section("More options", options),
+            section("More options", options),
             self.start_button,
             self.bar,
             self.curves,
@@ -319,17 +318,6 @@ class FineTune(Panel):
         """A training needs an image, labels and at least one slice."""
         ready = self.image.layer is not None and self.labels.layer is not None
         self.start_button.setEnabled(ready and bool(self.review.slices) and not self.busy)
-
-
-def _section(title: str, content: QWidget) -> QCollapsible:
-    """Something that is seldom needed, folded away."""
-    section = QCollapsible(title)
-    section.setDuration(0)
-    section.addWidget(content)
-    layout = section.layout()
-    assert layout is not None
-    layout.setContentsMargins(0, 0, 0, 0)
-    return section
 
 
 def _discard(candidate: "Candidate") -> None:
