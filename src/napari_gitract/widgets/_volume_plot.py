@@ -1,0 +1,241 @@
+"""How much of each organ lies in each slice, drawn over the slices; a click goes to one."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtGui import (
+    QColor,
+    QFont,
+    QHelpEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPolygonF,
+)
+from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+
+__all__ = ["Curve", "VolumePlot"]
+
+# The strip of slices has the same ground and marker: alike in every theme.
+_GROUND, _HERE, _TEXT, _GRID = "#15171c", "#ffffff", "#aeb4c0", "#343a46"
+_HEIGHT = 140
+_ABOVE, _BELOW = 20, 15  # room for the numbers of the slice that is shown, and for slice numbers
+_FADED = 0.35
+_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_TICK_EVERY = 50  # pixels, at least
+
+
+class Curve(NamedTuple):
+    """One organ: its name, its colour, and its volume in each slice, mL ``(slice,)``."""
+
+    title: str
+    color: str
+    volumes_ml: np.ndarray
+
+
+class VolumePlot(QWidget):
+    """Volumes by slice, and a line at the slice that the viewer shows.
+
+    Click or drag to choose a slice. It is painted by hand: a plotting library takes a tenth of
+    a second for what must follow the slider.
+    """
+
+    chosen = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.curves: tuple[Curve, ...] = ()
+        self.current: int | None = None
+        self.emphasised: int | None = None
+        self.faded = False
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setAccessibleName("Volume by slice")
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        return QSize(200, _HEIGHT)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        return QSize(60, _HEIGHT)
+
+    # --- what is shown ------------------------------------------------------------------
+
+    def show_curves(self, curves: Sequence[Curve]) -> None:
+        """Draw these from now on; all have the same slices."""
+        self.curves = tuple(curves)
+        self.update()
+
+    def show_current(self, index: int | None) -> None:
+        """Mark the slice that the viewer shows."""
+        if index != self.current:
+            self.current = index
+            self.update()
+
+    def emphasise(self, curve: int | None) -> None:
+        """Draw one curve more heavily than the others."""
+        if curve != self.emphasised:
+            self.emphasised = curve
+            self.update()
+
+    def fade(self, faded: bool) -> None:
+        """Tell by paleness that the numbers are out of date."""
+        if faded != self.faded:
+            self.faded = faded
+            self.update()
+
+    @property
+    def slices(self) -> int:
+        """How many slices there are."""
+        return len(self.curves[0].volumes_ml) if self.curves else 0
+
+    def slice_at(self, x: float) -> int | None:
+        """The slice under a place along the plot, the nearest where it is outside."""
+        if not self.slices:
+            return None
+        return min(max(int(x / self.width() * self.slices), 0), self.slices - 1)
+
+    def place_of(self, index: int) -> QPointF:
+        """The middle of a slice, in the widget's coordinates."""
+        return QPointF((index + 0.5) * self.width() / self.slices, self.height() / 2)
+
+    def text_of(self, index: int) -> str:
+        """What the tooltip says of a slice."""
+        there = [
+            f"{curve.title} {curve.volumes_ml[index]:.2f} mL"
+            for curve in self.curves
+            if curve.volumes_ml[index] > 0
+        ]
+        return f"Slice {index}: {', '.join(there) or 'no organ'}"
+
+    # --- painting -----------------------------------------------------------------------
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), QColor(_GROUND))
+        if self.slices:
+            painter.setFont(_small(painter.font()))
+            painter.setOpacity(_FADED if self.faded else 1.0)
+            self._paint_axes(painter)
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            self._paint_curves(painter)
+            if self.current is not None and self.current < self.slices:
+                self._paint_numbers(painter, self.current)
+                painter.setOpacity(1.0)
+                self._paint_here(painter, self.current)
+        painter.end()
+
+    @property
+    def _most_ml(self) -> float:
+        return max(float(curve.volumes_ml.max()) for curve in self.curves) or 1.0
+
+    @property
+    def _floor(self) -> float:
+        return self.height() - _BELOW
+
+    def _paint_axes(self, painter: QPainter) -> None:
+        """A line for nothing and one for the largest volume; numbers of slices below."""
+        painter.setPen(QColor(_GRID))
+        for y in (_ABOVE, self._floor):
+            painter.drawLine(QPointF(0, y), QPointF(self.width(), y))
+        painter.setPen(QColor(_TEXT))
+        wide = max(self.width() / _TICK_EVERY, 1.0)
+        step = next((step for step in _TICKS if self.slices / step <= wide), _TICKS[-1])
+        for index in range(0, self.slices, step):
+            x = self.place_of(index).x()
+            text = str(index)
+            half = painter.fontMetrics().horizontalAdvance(text) / 2
+            left = min(max(x - half, 2.0), self.width() - 2 * half - 2.0)
+            painter.drawText(QPointF(left, self.height() - 3.0), text)
+        most = f"{self._most_ml:.1f} mL"
+        width = painter.fontMetrics().horizontalAdvance(most)
+        painter.drawText(QPointF(self.width() - width - 4.0, _ABOVE + 12.0), most)
+
+    def _paint_here(self, painter: QPainter, index: int) -> None:
+        x = self.place_of(index).x()
+        painter.setPen(QColor(_HERE))
+        painter.drawLine(QPointF(x, _ABOVE - 2.0), QPointF(x, self._floor))
+
+    def _paint_curves(self, painter: QPainter) -> None:
+        """Those that are not emphasised first, so that they cover nothing of the one that is."""
+        order = sorted(range(len(self.curves)), key=lambda place: place == self.emphasised)
+        for place in order:
+            curve = self.curves[place]
+            if not curve.volumes_ml.any():
+                continue
+            points = self._points(curve.volumes_ml)
+            heavy = place == self.emphasised
+            fill = QColor(curve.color)
+            fill.setAlphaF(0.35 if heavy else 0.15)
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(fill)
+            ends = [
+                QPointF(points[-1].x(), self._floor),
+                QPointF(points[0].x(), self._floor),
+            ]
+            painter.drawPolygon(QPolygonF([*points, *ends]))
+            painter.setPen(QPen(QColor(curve.color), 2.4 if heavy else 1.4))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawPolyline(QPolygonF(points))
+
+    def _points(self, volumes_ml: np.ndarray) -> list[QPointF]:
+        """The curve from the first to the last slice with some of it, down to nothing beside."""
+        used = np.flatnonzero(volumes_ml)
+        first, last = max(int(used[0]) - 1, 0), min(int(used[-1]) + 1, self.slices - 1)
+        high = (self._floor - _ABOVE) / self._most_ml
+        return [
+            QPointF(self.place_of(index).x(), self._floor - float(volumes_ml[index]) * high)
+            for index in range(first, last + 1)
+        ]
+
+    def _paint_numbers(self, painter: QPainter, index: int) -> None:
+        """The slice that is shown, and what each organ has in it, in the organs' colours."""
+        shown = [(f"Slice {index}", _TEXT)]
+        shown += [
+            (f"{curve.volumes_ml[index]:.2f}", curve.color)
+            for curve in self.curves
+            if curve.volumes_ml[index] > 0
+        ]
+        if len(shown) > 1:
+            shown.append(("mL", _TEXT))
+        left = 4.0
+        for text, color in shown:
+            width = painter.fontMetrics().horizontalAdvance(text)
+            if left + width > self.width():
+                return  # the tooltip has them all
+            painter.setPen(QColor(color).lighter(125))
+            place = QRectF(left, 0, width + 2.0, _ABOVE - 2.0)
+            painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, text)
+            left += width + 8.0
+
+    # --- the mouse ----------------------------------------------------------------------
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
+        self._choose(event)
+
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
+        self._choose(event)
+
+    def _choose(self, event: QMouseEvent | None) -> None:
+        if event is None or not event.buttons() & Qt.MouseButton.LeftButton:
+            return
+        index = self.slice_at(event.pos().x())
+        if index is not None and index != self.current:
+            self.chosen.emit(index)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Say what the slice under the mouse holds."""
+        if not isinstance(event, QHelpEvent) or event.type() != QEvent.Type.ToolTip:
+            return super().event(event)
+        index = self.slice_at(event.pos().x())
+        if index is not None:
+            QToolTip.showText(event.globalPos(), self.text_of(index), self)
+        return True
+
+
+def _small(font: QFont) -> QFont:
+    small = QFont(font)
+    small.setPixelSize(11)
+    return small
