@@ -203,6 +203,14 @@ def convert(
         typer.Option("--reference", help="Take the contours that train.csv has for INPUT."),
     ] = False,
     organ: OrganOption = None,
+    deidentify: Annotated[
+        bool,
+        typer.Option(
+            "--deidentify",
+            help="Leave out of DICOM contours who the patient is; UIDs stay. A scan is always "
+            "written so.",
+        ),
+    ] = False,
     key: Key = None,
     spacing: SpacingOption = None,
     as_json: Json = False,
@@ -220,7 +228,7 @@ def convert(
                 item = _reference(source, key, millimetres)
             else:
                 item = _contours(source, scan, key, millimetres, choices, report)
-            written = io.write_segmentation(item, output)
+            written = io.write_segmentation(item, output, deidentify=deidentify)
         else:
             _check_scan_output(output, source)
             item = io.read_scan(source, key=key, spacing=millimetres, report=report)

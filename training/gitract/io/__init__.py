@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from gitract.errors import InputError
 from gitract.io import competition, dicom, dicom_rtstruct, dicom_seg, nifti, rle, tiff
@@ -19,6 +19,7 @@ from gitract.scan import Scan, Segmentation, Spacing
 
 __all__ = [
     "FLAT_SUFFIXES",
+    "ONTO_SERIES_SUFFIXES",
     "SCAN_SUFFIXES",
     "SEGMENTATION_SUFFIXES",
     "FoundScan",
@@ -38,13 +39,22 @@ __all__ = [
 
 Format = Literal["slices", "tiff", "nifti", "dicom", "seg", "rtstruct", "table"]
 
-_SEGMENTATION_WRITERS: dict[str, Callable[[Segmentation, Path], None]] = {
+
+class _OntoSeries(Protocol):
+    """A writer of contours that refer to the DICOM series of a patient."""
+
+    def __call__(self, segmentation: Segmentation, path: Path, *, deidentify: bool) -> None: ...
+
+
+_LABEL_WRITERS: dict[str, Callable[[Segmentation, Path], None]] = {
     ".tif": tiff.write_segmentation,
     ".tiff": tiff.write_segmentation,
     ".nii.gz": nifti.write_segmentation,
     ".nii": nifti.write_segmentation,
     ".csv": rle.write_segmentation,
     ".png": competition.write_segmentation,
+}
+_ONTO_SERIES: dict[str, _OntoSeries] = {
     ".seg.dcm": dicom_seg.write_segmentation,
     ".rtstruct.dcm": dicom_rtstruct.write_segmentation,
 }
@@ -56,12 +66,13 @@ _SCAN_WRITERS: dict[str, Callable[[Scan, Path], None]] = {
     ".png": competition.write_scan,
     ".dcm": dicom.write_scan,
 }
-SEGMENTATION_SUFFIXES = tuple(_SEGMENTATION_WRITERS)
+SEGMENTATION_SUFFIXES = (*_LABEL_WRITERS, *_ONTO_SERIES)
 SCAN_SUFFIXES = tuple(_SCAN_WRITERS)
 FLAT_SUFFIXES = (".tif", ".tiff", ".nii.gz", ".nii", ".png")
 """Formats of contours in which a voxel belongs to one organ at most."""
 
-_ONTO_SERIES = (".seg.dcm", ".rtstruct.dcm")
+ONTO_SERIES_SUFFIXES = tuple(_ONTO_SERIES)
+"""Formats of contours that refer to a DICOM series, and hold who its patient is."""
 
 _READABLE = (
     f"folders of slices ({competition.EXAMPLE_NAME}), DICOM series, NIfTI (.nii, .nii.gz) "
@@ -315,7 +326,9 @@ def read_segmentation(
 # --- writing ----------------------------------------------------------------------------
 
 
-def write_segmentation(segmentation: Segmentation, path: str | Path) -> Path:
+def write_segmentation(
+    segmentation: Segmentation, path: str | Path, *, deidentify: bool = False
+) -> Path:
     """Write a segmentation in the format of the suffix.
 
     ``.tif``, ``.nii``, ``.nii.gz``: a label stack with geometry, organs and provenance.
@@ -330,6 +343,10 @@ def write_segmentation(segmentation: Segmentation, path: str | Path) -> Path:
         What to write.
     path
         The file or folder; it is replaced when everything is written.
+    deidentify
+        Leave out of a DICOM file who the patient is: name, ID, birth date, sex, physicians,
+        study ID, accession number and all dates. UIDs stay, for the contours refer to the
+        series by them. The other formats hold nothing of the patient in any case.
 
     Returns
     -------
@@ -344,7 +361,11 @@ def write_segmentation(segmentation: Segmentation, path: str | Path) -> Path:
     """
     target = Path(path)
     check_output(target)
-    _SEGMENTATION_WRITERS[suffix_of(target, SEGMENTATION_SUFFIXES)](segmentation, target)
+    suffix = suffix_of(target, SEGMENTATION_SUFFIXES)
+    if suffix in _ONTO_SERIES:
+        _ONTO_SERIES[suffix](segmentation, target, deidentify=deidentify)
+    else:
+        _LABEL_WRITERS[suffix](segmentation, target)
     return target
 
 

@@ -27,6 +27,8 @@ from gitract.io._dicom_contours import (
     sources_told,
 )
 from gitract.io._dicom_files import RT_STRUCTURE_SET
+from gitract.io._dicom_identity import deidentify as remove_identity
+from gitract.io._dicom_identity import undated
 from gitract.io._ignore import without_ignored
 from gitract.io.contours import Points, outlined
 from gitract.organs import Organ
@@ -35,13 +37,12 @@ from gitract.scan import DicomImage, DicomSeries, Segmentation
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["write_segmentation"]
+__all__ = ["COPIED", "write_segmentation"]
 
 _LONGEST_DESCRIPTION = 1024
 _INTERPRETED_TYPES = {"gtv": "GTV", "body": "EXTERNAL"}
 
-# Of patient and study, with their kinds: what links the contours to the series.
-_COPIED = (
+COPIED = (
     ("PatientName", "PN"),
     ("PatientID", "LO"),
     ("PatientBirthDate", "DA"),
@@ -53,12 +54,14 @@ _COPIED = (
     ("AccessionNumber", "SH"),
     ("ReferringPhysicianName", "PN"),
 )
+"""Of patient and study, with their kinds: what links the contours to the series."""
 
 
-def write_segmentation(segmentation: Segmentation, path: Path) -> None:
+def write_segmentation(segmentation: Segmentation, path: Path, *, deidentify: bool = False) -> None:
     """Write the outlines of a segmentation of a DICOM series, and notes as JSON beside it.
 
-    Organs without a voxel are left out, and so are regions to ignore.
+    Organs without a voxel are left out, and so are regions to ignore. Patient and study are
+    those of the series; `deidentify` leaves out who the patient is, as `_dicom_identity` tells.
 
     Raises
     ------
@@ -82,6 +85,9 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
         ]
         dataset.RTROIObservationsSequence = [_observation(organ) for organ, _ in drawn]
         _choose_syntax(dataset)
+        if deidentify:
+            remove_identity(dataset)
+            segmentation = undated(segmentation)
         save(dataset, segmentation, path)
 
 
@@ -115,7 +121,7 @@ def _structure_set(header: "Dataset", series: DicomSeries) -> "Dataset":
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = RT_STRUCTURE_SET
     dataset.SOPInstanceUID = generate_uid()
-    for keyword, vr in _COPIED:
+    for keyword, vr in COPIED:
         # As it stands, even where it breaks the rules: it is what links the two.
         value = str(header.get(keyword) or "")
         dataset.add(DataElement(keyword, vr, value, validation_mode=IGNORE))

@@ -21,6 +21,8 @@ from gitract.io._dicom_contours import (
     source_headers,
     sources_told,
 )
+from gitract.io._dicom_identity import deidentify as remove_identity
+from gitract.io._dicom_identity import keep_geometry, undated
 from gitract.io._ignore import without_ignored
 from gitract.organs import Code, Organ
 from gitract.scan import DicomSeries, Segmentation
@@ -31,17 +33,17 @@ if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
     from pydicom import Dataset
 
-__all__ = ["write_segmentation"]
+__all__ = ["NOT_COPIED", "write_segmentation"]
 
 _STRUCTURE = Code("91723000", "Anatomical Structure")
 _LESION = Code("49755003", "Morphologically Abnormal Structure")
 _ARTIFICIAL_INTELLIGENCE = Code("123110", "Artificial Intelligence", "DCM")
 
-# What highdicom would copy though nothing is linked by it.
-_NOT_COPIED = (
+NOT_COPIED = (
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
     *("PatientComments", "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames"),
 )
+"""What highdicom would copy though nothing is linked by it."""
 # What highdicom copies without looking whether it is there; the standard lets it be empty.
 _COPIED = (
     "PatientID",
@@ -55,12 +57,13 @@ _COPIED = (
 )
 
 
-def write_segmentation(segmentation: Segmentation, path: Path) -> None:
+def write_segmentation(segmentation: Segmentation, path: Path, *, deidentify: bool = False) -> None:
     """Write a segmentation of a DICOM series as binary masks, with our notes beside.
 
     Each organ with a voxel becomes a segment, with a frame for every slice; regions to ignore
     are left out. Patient and study are those of the series, as the standard asks; the notes
     (``PATH.json``) hold the organ table and the provenance and nothing of the patient.
+    `deidentify` leaves out who the patient is, as `_dicom_identity` tells.
 
     Raises
     ------
@@ -72,23 +75,30 @@ def write_segmentation(segmentation: Segmentation, path: Path) -> None:
     series = dicom.series_of(segmentation)
     drawn = drawn_organs(segmentation, "a DICOM segmentation")
     with sources_told(segmentation):
-        sources = _sources(segmentation, series)
+        sources = _sources(segmentation, series, only_geometry=deidentify)
         masks = np.stack([mask for _, mask in drawn], axis=-1)
         descriptions = _descriptions(segmentation, [organ for organ, _ in drawn])
         dataset = _built(sources, masks, descriptions)
         for groups in dataset.PerFrameFunctionalGroupsSequence:
             _renumber(groups, series)
+        if deidentify:
+            remove_identity(dataset)
+            segmentation = undated(segmentation)
         save(dataset, segmentation, path)
 
 
 # --- the series that is referred to -----------------------------------------------------
 
 
-def _sources(segmentation: Segmentation, series: DicomSeries) -> "list[Dataset]":
+def _sources(
+    segmentation: Segmentation, series: DicomSeries, *, only_geometry: bool
+) -> "list[Dataset]":
     """The headers as highdicom wants them: one for each slice, or a multi-frame one."""
     headers = source_headers(segmentation, series)
     for header in headers:
-        for keyword in _NOT_COPIED:
+        if only_geometry:
+            keep_geometry(header)
+        for keyword in NOT_COPIED:
             header.pop(keyword, None)
     first = headers[0]
     if series.images[0].frame is None:
