@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 from gitract.errors import Cancelled, InputError
 from gitract.home import default_home
 from gitract.model_store import ModelStore
+from sentences import assert_one_sentence
 
 
 def writer(random_model: Path, model: str, **changes: object) -> Callable[[Path], None]:
@@ -270,6 +275,10 @@ def test_export_replaces_nothing(
         store.export("mine", tmp_path)
     with pytest.raises(InputError, match="'yours'"):
         store.export("yours", tmp_path / "copy")
+    (tmp_path / "mine.zip").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match="exists already"):
+        store.export("mine", tmp_path / "mine.zip")
+    assert (tmp_path / "mine.zip").read_bytes() == b"somebody's"
 
 
 def test_only_what_belongs_to_a_model_is_copied(
@@ -306,3 +315,320 @@ def test_free_ids_are_tidy_and_count_on(store: ModelStore, add: Callable[..., No
     add("mine-v2")
     assert store.free_id("mine") == store.free_id("mine-v2") == "mine-v3"
     assert store.free_id(store.active().id).endswith("-v2")
+
+
+def test_no_version_gets_the_id_of_a_parent_that_was_deleted(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    add("mine")
+    add("child", parent="mine")
+    store.delete("mine")
+    assert store.free_id("mine") == "mine-v2"
+
+
+def test_the_size_is_that_of_the_files(
+    store: ModelStore, add: Callable[..., None], random_model: Path
+) -> None:
+    add("mine")
+    (store.find("mine").path / "notes.txt").write_text("not of the model")
+    weights = (random_model / "model.safetensors").stat().st_size
+    assert weights < store.find("mine").size < weights + 5000
+    assert store.models()[0].size > 1_000_000
+
+
+# --- archives -------------------------------------------------------------------------------
+
+
+def test_an_archive_is_the_model(
+    store: ModelStore, add: Callable[..., None], tmp_path: Path
+) -> None:
+    add("mine")
+    archive = store.export("mine", tmp_path / "deep" / "mine.zip")
+    assert os.listdir(archive.parent) == ["mine.zip"]
+    again = store.export("mine", tmp_path / "again.ZIP")
+    assert again.read_bytes() == archive.read_bytes()  # one SHA-256 for one model
+    other = ModelStore(tmp_path / "other")
+    reports: list[int] = []
+    imported = other.import_model(archive, lambda progress: reports.append(progress.done))
+    assert files(imported.path) == files(store.find("mine").path)
+    assert other.active().shipped
+    assert reports
+    with pytest.raises(InputError, match="already"):
+        other.import_model(archive)
+
+
+def test_a_folder_is_imported_by_the_same_call(
+    store: ModelStore, random_model: Path, tmp_path: Path
+) -> None:
+    assert store.import_model(random_model).id == "random"
+    with pytest.raises(InputError, match="not a model folder"):
+        store.import_model(tmp_path / "absent")
+
+
+def zipped(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("root", ["", "some folder/", "a/b/"])
+def test_a_model_may_lie_anywhere_in_its_archive(
+    store: ModelStore, random_model: Path, tmp_path: Path, root: str
+) -> None:
+    entries = {root + name: content for name, content in files(random_model).items()}
+    more = {"__MACOSX/._config.json": b"", f"{root}patients.csv": b"private"}
+    imported = store.import_model(zipped(tmp_path / "model.zip", entries | more))
+    assert files(imported.path) == files(random_model)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "a/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:\\evil.txt"]
+)
+def test_an_archive_that_points_outside_is_refused(
+    store: ModelStore, random_model: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "deep" / "deeper"
+    folder.mkdir(parents=True)
+    archive = zipped(folder / "model.zip", {**files(random_model), name: b"evil"})
+    with pytest.raises(InputError) as error:
+        store.import_model(archive)
+    assert_one_sentence(error, "model.zip", "evil.txt", "outside")
+    assert not list(tmp_path.rglob("evil.txt"))
+    assert len(store.models()) == 1
+
+
+def test_an_archive_without_one_whole_model_is_refused(
+    store: ModelStore, random_model: Path, tmp_path: Path
+) -> None:
+    content = files(random_model)
+    broken = {
+        "no config.json": {k: v for k, v in content.items() if k != "config.json"},
+        "no model.safetensors": {k: v for k, v in content.items() if k != "model.safetensors"},
+        "holds 2": {f"{n}/{k}": v for n in "ab" for k, v in content.items()},
+        "far too large": {**content, "README.md": b" " * (17 << 20)},
+        "cannot be used": {**content, "config.json": b"{}"},
+    }
+    for part, entries in broken.items():
+        path = zipped(tmp_path / f"{part}.zip", entries)
+        with pytest.raises(InputError) as error:
+            store.import_model(path)
+        assert_one_sentence(error, str(path), part)
+    assert not store.home.exists()
+
+
+def test_a_damaged_archive_is_refused(
+    store: ModelStore, random_model: Path, tmp_path: Path
+) -> None:
+    whole = zipped(tmp_path / "whole.zip", files(random_model)).read_bytes()
+    weights = files(random_model)["model.safetensors"][-64:]
+    middle = whole.index(weights)
+    for number, content in enumerate(
+        [b"", b"no zip", whole[:-30], whole[:middle] + b"?" + whole[middle + 1 :]]
+    ):
+        path = tmp_path / f"{number}.zip"
+        path.write_bytes(content)
+        with pytest.raises(InputError) as error:
+            store.import_model(path)
+        assert_one_sentence(error, str(path), "damaged")
+        assert len(store.models()) == 1
+        assert not list(store.home.rglob("*.part"))
+
+
+def test_a_cancelled_import_leaves_nothing(
+    store: ModelStore, random_model: Path, tmp_path: Path
+) -> None:
+    archive = zipped(tmp_path / "model.zip", files(random_model))
+
+    def cancel(_: object) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        store.import_model(archive, cancel)
+    assert os.listdir(store.home / "models") == []
+
+
+# --- deleting -------------------------------------------------------------------------------
+
+
+def test_a_deleted_version_is_gone_and_those_made_of_it_stay(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    add("mine", created="2026-01-01")
+    add("child", parent="mine", created="2026-01-02")
+    add("grandchild", parent="child", created="2026-01-03")
+    add("other", parent=store.active().id, created="2026-01-04")
+    assert [info.id for info in store.descendants("mine")] == ["child", "grandchild"]
+    question = store.deletion_question("mine")
+    assert "child, grandchild" in question
+    assert "MB" in question
+    assert [info.id for info in store.delete("mine")] == ["child", "grandchild"]
+    assert [info.id for info in store.models()[1:]] == ["child", "grandchild", "other"]
+    assert store.find("child").parent == "mine"
+    assert sorted(os.listdir(store.home / "models")) == ["child", "grandchild", "other"]
+    assert "stays" not in store.deletion_question("other")
+    assert store.delete("other") == []
+
+
+def test_versions_that_name_each_other_as_parents_have_descendants(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    add("one", parent="two")
+    add("two", parent="one")
+    add("own", parent="own")
+    assert [info.id for info in store.descendants("one")] == ["two"]
+    assert store.descendants("own") == []
+
+
+def test_what_is_in_use_is_not_deleted(store: ModelStore, add: Callable[..., None]) -> None:
+    add("mine")
+    store.activate("mine")
+    before = files(store.home)
+    shipped = store.models()[0].id
+    for name, part in (
+        ("mine", "activate another"),
+        (shipped, "comes with the program"),
+        ("absent", "'absent'"),
+        ("../models/mine", "no model"),
+        ("", "no model"),
+    ):
+        for act in (store.deletion_question, store.delete):
+            with pytest.raises(InputError, match=part) as error:
+                act(name)
+            assert_one_sentence(error)
+    assert files(store.home) == before
+
+
+def test_a_damaged_version_can_be_deleted(store: ModelStore, add: Callable[..., None]) -> None:
+    add("bad")
+    (store.home / "models" / "bad" / "config.json").write_text("{")
+    store.delete("bad")
+    assert os.listdir(store.home / "models") == []
+
+
+def test_a_new_version_with_the_name_of_a_deleted_one_was_never_active(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    for name in ("first", "second"):
+        add(name)
+        store.activate(name)
+    store.delete("first")
+    add("first")
+    assert store.restore().shipped
+
+
+def test_nothing_is_deleted_where_a_newer_version_chose_what_is_active(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    add("mine")
+    (store.home / "active.json").write_text(json.dumps({"format": 2, "chosen": "mine"}))
+    with pytest.raises(InputError, match="newer version"):
+        store.delete("mine")
+    assert store.find("mine").id == "mine"
+
+
+def test_a_version_that_cannot_be_renamed_stays_whole(
+    store: ModelStore, add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("mine")
+    before = files(store.home)
+
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(InputError) as error:
+        store.delete("mine")
+    assert_one_sentence(error, "mine", "Permission denied")
+    assert files(store.home) == before
+
+
+def test_what_cannot_be_removed_now_is_removed_later(
+    store: ModelStore, add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        add(name)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as on a busy Windows
+    store.delete("one")
+    assert [info.id for info in store.models()[1:]] == ["two"]
+    monkeypatch.undo()
+    store.delete("two")
+    assert os.listdir(store.home / "models") == []
+
+
+def test_only_what_nobody_writes_any_more_is_swept(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    add("one")
+    models = store.home / "models"
+    long_ago = time.time() - 2 * 24 * 3600
+    for name, old in ((".old.1234.part", True), (".new.1234.part", False), (".at.1.part", True)):
+        (models / name).mkdir()
+        (models / name / "model.safetensors").write_bytes(b"half")
+        if old:
+            os.utime(models / name / "model.safetensors", (long_ago, long_ago))
+            os.utime(models / name, (long_ago, long_ago))
+    os.utime(models / ".at.1.part" / "model.safetensors")  # somebody writes on
+    for name in (".active.1.part", ".active.2.part"):
+        (store.home / name).write_text("{")
+    os.utime(store.home / ".active.1.part", (long_ago, long_ago))
+    add("two")
+    assert sorted(os.listdir(models)) == [".at.1.part", ".new.1234.part", "one", "two"]
+    assert sorted(os.listdir(store.home)) == [".active.2.part", "models"]
+
+
+# Deletes one version of a store, and is killed at the operation whose number it is given.
+KILLED = """
+import os, sys
+from pathlib import Path
+from gitract.model_store import ModelStore
+
+home = Path(sys.argv[1])
+store = ModelStore(home)
+for line in sys.stdin:
+    left = int(line)
+    worker = os.fork()
+    if not worker:
+        def count(event, arguments):
+            global left
+            if event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), 9)
+        sys.addaudithook(count)
+        store.delete("mine")
+        os._exit(0)
+    print(os.waitpid(worker, 0)[1], flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs to fork")
+def test_a_kill_at_any_moment_of_a_deletion_leaves_all_or_nothing(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    add("kept")
+    store.activate("kept")
+    outcomes = []
+    command = [sys.executable, "-c", KILLED, str(store.home)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        status = "9"
+        while status != "0":
+            if len(store.models()) == 2:
+                add("mine")
+            before = files(store.home / "models" / "mine")
+            print(len(outcomes), file=process.stdin, flush=True)
+            status = process.stdout.readline().strip()
+            assert status in ("0", "9")
+            there = "mine" in {info.id for info in store.models()}
+            if there:
+                assert files(store.find("mine").path) == before
+            assert store.active().id == "kept"
+            outcomes.append(there)
+        process.stdin.close()
+    assert outcomes[0] is True  # killed before anything was done
+    assert outcomes[1:] == [False] * (len(outcomes) - 1)
+    assert len(outcomes) > 4
+    add("mine")
+    assert sorted(os.listdir(store.home / "models")) == ["kept", "mine"]

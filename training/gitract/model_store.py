@@ -2,12 +2,14 @@
 
 A version is a model folder. It is written under a hidden name beside its place and
 renamed into it; which version is active is one small file, written last, so that a crash
-at any moment leaves the old version active and whole. Nothing here loads torch.
+at any moment leaves the old version active and whole. One that is deleted is renamed to a
+hidden name first. Nothing here loads torch.
 """
 
 import json
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,17 +21,26 @@ from gitract.errors import InputError
 from gitract.home import default_home
 from gitract.model_config import (
     CARD_FILE,
-    CONFIG_FILE,
     WEIGHTS_FILE,
     read_model_config,
 )
+from gitract.model_folder import (
+    ModelArchive,
+    copy_model,
+    folder_bytes,
+    megabytes,
+    pack_model,
+)
 from gitract.organs import Organ
+from gitract.progress import Report, silent
 
 __all__ = ["ModelInfo", "ModelStore"]
 
 _SHIPPED = Path(__file__).parent / "default_model"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FORMAT = 1  # of the pointer
+_PART, _DELETED = ".part", ".deleted"
+_ABANDONED_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,11 @@ class ModelInfo:
         """The model card, Markdown; empty where there is none."""
         path = self.path / CARD_FILE
         return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @property
+    def size(self) -> int:
+        """What it takes on the disk, in bytes."""
+        return folder_bytes(self.path)
 
 
 class ModelStore:
@@ -214,6 +230,7 @@ class ModelStore:
         taken = InputError(f"There is a model {model!r} already: choose another name.")
         if model == ModelInfo.of_folder(_SHIPPED).id or target.exists():
             raise taken
+        self._sweep()
         try:
             self._models.mkdir(parents=True, exist_ok=True)
             with _renamed_into_place(target) as partial:
@@ -238,31 +255,145 @@ class ModelStore:
         config = read_model_config(folder)
         if not (folder / WEIGHTS_FILE).is_file():
             raise InputError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
-        return self.add(config.id, lambda target: _copy_model(folder, target))
+        return self.add(config.id, lambda target: copy_model(folder, target))
 
-    def export(self, model: str, folder: Path) -> Path:
-        """Copy a version to a new folder.
+    def import_model(self, path: Path, report: Report = silent) -> ModelInfo:
+        """Copy a model folder, or a zip archive of one, into the store; it is not active yet.
+
+        Parameters
+        ----------
+        path
+            The folder or the archive.
+        report
+            Called while an archive is unpacked; cancelled, the store stays as it was.
 
         Raises
         ------
         InputError
-            There is no such version, or `folder` exists or cannot be written.
+            It is neither, or its id is taken.
+        """
+        if not path.is_file():
+            return self.import_folder(path)
+        with ModelArchive.opened(path) as archive:
+            return self.add(archive.config.id, lambda target: archive.unpack(target, report))
+
+    def export(self, model: str, path: Path) -> Path:
+        """Copy a version to a new folder, or to a new archive where `path` ends with ``.zip``.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or `path` exists or cannot be written.
         """
         info = self.find(model)
-        if folder.exists():
-            raise InputError(f"{folder} exists already: choose a new folder.")
+        if path.exists():
+            raise InputError(f"{path} exists already: choose a new name.")
         try:
-            with _renamed_into_place(folder) as partial:
-                _copy_model(info.path, partial)
+            with _renamed_into_place(path) as partial:
+                if path.suffix.lower() == ".zip":
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    pack_model(info.path, partial)
+                else:
+                    copy_model(info.path, partial)
         except OSError as error:
-            raise InputError(f"{folder} cannot be written: {error.strerror}.") from error
+            raise InputError(f"{path} cannot be written: {error.strerror}.") from error
+        return path
+
+    def descendants(self, model: str) -> list[ModelInfo]:
+        """The versions that were fine-tuned from `model`, or from one that was; old to new."""
+        versions = self.models()
+        line, found = {model}, set[str]()
+        while line:
+            line = {info.id for info in versions if info.parent in line} - found - {model}
+            found |= line
+        return [info for info in versions if info.id in found]
+
+    def deletion_question(self, model: str) -> str:
+        """What to ask before `delete`.
+
+        Raises
+        ------
+        InputError
+            As of `delete`.
+        """
+        folder = self._deletable(model)
+        question = f"Delete {model} ({megabytes(folder_bytes(folder))}) for good?"
+        below = [info.id for info in self.descendants(model)]
+        if not below:
+            return question
+        return f"{question} What was fine-tuned from it stays: {', '.join(below)}."
+
+    def delete(self, model: str) -> list[ModelInfo]:
+        """Delete a version for good; a damaged one, too.
+
+        It vanishes at once or not at all. What a crash leaves of it is hidden, and removed by
+        the next call that writes.
+
+        Returns
+        -------
+        list of ModelInfo
+            Its `descendants`. They stay, and name it as their parent.
+
+        Raises
+        ------
+        InputError
+            There is no such version, it is the active one or the one that ships, or it cannot
+            be deleted.
+        """
+        folder = self._deletable(model)
+        below = self.descendants(model)
+        aside = folder.with_name(f".{model}.{uuid.uuid4().hex[:8]}{_DELETED}")
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise InputError(
+                f"The model {model} cannot be deleted ({error.strerror or error}): close other "
+                f"programs that use it, or delete {folder} by hand."
+            ) from error
+        # Else another version that is given the same name later would count as used before.
+        history = self._history()
+        if model in history:
+            with suppress(InputError):  # it is gone, whether or not that can be noted
+                self._write_history([name for name in history if name != model])
+        self._sweep()
+        return below
+
+    def _deletable(self, model: str) -> Path:
+        """The folder of a version that may be deleted; raises `InputError` otherwise."""
+        self._check_pointer()
+        if model == ModelInfo.of_folder(_SHIPPED).id:
+            raise InputError(f"{model} comes with the program: it cannot be deleted.")
+        folder = self._models / model
+        if not (_ID.fullmatch(model) and folder.is_dir()):
+            own = ", ".join(info.id for info in self.models()[1:]) or "none"
+            raise InputError(f"There is no model {model!r} to delete: of your own are {own}.")
+        if model == self.active().id:
+            raise InputError(f"{model} is the active model: activate another one, then delete it.")
         return folder
 
+    def _sweep(self) -> None:
+        """Remove what was deleted, and what was never finished.
+
+        Another process may be filling a hidden folder right now, so one counts as abandoned
+        only when nothing in it has changed for a day.
+        """
+        with suppress(OSError):
+            for path in [*self._models.glob(f".*{_DELETED}"), *self._models.glob(f".*{_PART}")]:
+                if path.suffix == _DELETED or _untouched_s(path) > _ABANDONED_AFTER_S:
+                    shutil.rmtree(path, ignore_errors=True)
+            for path in self.home.glob(f".active.*{_PART}"):
+                if _untouched_s(path) > _ABANDONED_AFTER_S:
+                    path.unlink()
+
     def free_id(self, name: str) -> str:
-        """An id made of `name` that no version has: ``my-hospital``, ``my-hospital-v2``."""
+        """An id made of `name` that no version has: ``my-hospital``, ``my-hospital-v2``.
+
+        Nor is it that of a deleted one which another version names as its parent.
+        """
         base = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._") or "model"
         base = re.sub(r"-v\d+$", "", base)
-        taken = {info.id for info in self.models()}
+        versions = self.models()
+        taken = {info.id for info in versions} | {info.parent for info in versions}
         number, candidate = 1, base
         while candidate in taken or (self._models / candidate).exists():
             number += 1
@@ -284,15 +415,19 @@ class ModelStore:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def _write_history(self, history: list[str]) -> None:
+    def _check_pointer(self) -> None:
+        """Raise `InputError` where a newer version wrote what is active."""
         written = self._pointed().get("format")
         if isinstance(written, int) and written > _FORMAT:
             raise InputError(
                 f"{self._pointer} was written by a newer version, which chose the active model: "
                 "update napari-gitract to choose another."
             )
+
+    def _write_history(self, history: list[str]) -> None:
+        self._check_pointer()
         tidy = [name for i, name in enumerate(history) if i == 0 or name != history[i - 1]]
-        partial = self._pointer.with_name(f".active.{uuid.uuid4().hex[:8]}.part")
+        partial = self._pointer.with_name(f".active.{uuid.uuid4().hex[:8]}{_PART}")
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             partial.write_text(
@@ -309,18 +444,19 @@ class ModelStore:
 
 
 @contextmanager
-def _renamed_into_place(folder: Path) -> Iterator[Path]:
-    """Give a hidden name beside `folder` to fill; rename it when all went well, else remove it."""
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+def _renamed_into_place(path: Path) -> Iterator[Path]:
+    """Give a hidden name beside `path` to fill; rename it when all went well, else remove it."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PART}")
     try:
         yield partial
-        partial.rename(folder)
+        partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
-def _copy_model(source: Path, target: Path) -> None:
-    target.mkdir(parents=True)
-    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+def _untouched_s(path: Path) -> float:
+    """Seconds since anything of a file or a folder changed."""
+    changed = [entry.stat().st_mtime for entry in (path, *path.glob("*"))]
+    return time.time() - max(changed)
