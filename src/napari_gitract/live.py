@@ -9,6 +9,7 @@ import numpy as np
 from gitract.organs import Organ
 from gitract.scan import Segmentation, flattened
 from napari_gitract.layers import organ_attributes, segmentation_to_layer, transform_of
+from napari_gitract.prediction import keep_prediction
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -72,11 +73,14 @@ class LiveLabels:
         )
         layer = self._layer
         if layer is None:
-            return self._viewer.add_labels(data, **attributes)
+            layer = self._viewer.add_labels(data, **attributes)
+            keep_prediction(layer)
+            return layer
         self._layer = None
         layer.metadata = attributes["metadata"]
         layer.name = name
         layer.data = data
+        keep_prediction(layer)
         layer.editable = True
         return layer
 

@@ -27,6 +27,7 @@ from napari_gitract.layers import (
     origin_for,
     origin_of,
 )
+from napari_gitract.prediction import Prediction, keep_prediction, prediction_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -103,6 +104,25 @@ class Workspace:
     def has_baseline(self, layer: "Labels") -> bool:
         """Whether it is known what the program drew on this layer."""
         return "baseline" in self._provenance(layer)
+
+    def prediction(self, layer: "Labels") -> Prediction | None:
+        """What the program drew on this layer; None where nobody can tell any more.
+
+        A file keeps only digests of it. So of a layer that was opened it is known only where
+        every slice was still as predicted when somebody first asked.
+        """
+        known = prediction_of(layer)
+        baseline = self._provenance(layer).get("baseline")
+        if known is not None or baseline is None or not _is_stack(layer):
+            return known
+        # The digests of the last look say in no time that one slice was edited.
+        if baseline == self._digests_of(layer, ()) == self._digests_of(layer, None):
+            known = keep_prediction(layer)
+        return known
+
+    def digests(self, layer: "Labels", *, changed: Iterable[int] | None = None) -> list[str]:
+        """The digest of each slice of a stack of labels; `changed` as for `states`."""
+        return list(self._digests_of(layer, changed))
 
     def states(self, layer: "Labels", *, changed: Iterable[int] | None = None) -> list[SliceState]:
         """What the user did about each slice of a layer.

@@ -3,20 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtGui import QHideEvent, QShowEvent
-from qtpy.QtWidgets import QMenu, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QMenu, QPushButton, QVBoxLayout
 
 from gitract.organs import IGNORE, ORGANS
 from gitract.review import SliceState
 from napari_gitract.jobs import errors_shown
 from napari_gitract.layers import origin_by_scale, origin_of
 from napari_gitract.widgets._choices import follow
-from napari_gitract.widgets._keys import KEYS, ReviewKeys
+from napari_gitract.widgets._keys import KEYS, KeyedWidget, ReviewKeys
 from napari_gitract.widgets._organ_ticks import OrganTicks
 from napari_gitract.widgets._parts import button_row, note, say
 from napari_gitract.widgets._strip import SliceStrip
@@ -38,13 +36,16 @@ __all__ = ["SliceReview"]
 QUIET_MS = 200
 
 
-class SliceReview(QWidget):
+class SliceReview(KeyedWidget):
     """What the user did about the slices of one Labels layer, and how to go on.
 
     Parameters
     ----------
     viewer
         The viewer that shows the layer.
+    for_training
+        Whether a model is to learn from the slices here: then the user can say which organs and
+        regions it shall not learn from, and have slices filled by the model.
     """
 
     changed = Signal()
@@ -53,11 +54,11 @@ class SliceReview(QWidget):
     """The user wants the slices between corrected ones filled from the model's contours:
     who can compute them gives them to `apply_filling`."""
 
-    def __init__(self, viewer: "Viewer") -> None:
-        super().__init__()
+    def __init__(self, viewer: "Viewer", *, for_training: bool = True) -> None:
+        super().__init__(ReviewKeys.of(unproxied(viewer)))
         self._viewer = unproxied(viewer)
         self._workspace = Workspace.of(self._viewer)
-        self._keys = ReviewKeys.of(self._viewer)
+        self._for_training = for_training
         self._layer: Labels | None = None
         self._states: list[SliceState] = []
         self._tour = Tour()
@@ -70,7 +71,6 @@ class SliceReview(QWidget):
         self._quiet.timeout.connect(self.refresh)
         follow(self, self._workspace.labels_touched, self._on_touched)
         follow(self, self._viewer.dims.events.point, self._on_slider)
-        self._leave_keys_when_destroyed()
         self.show_layer(None)
 
     def _make_parts(self) -> None:
@@ -87,10 +87,13 @@ class SliceReview(QWidget):
             "Draw the slices between those that you corrected or accepted. They are trained on "
             "only once you accept them."
         )
-        menu = QMenu(self.fill_button)
-        menu.addAction("By shape", self.fill_by_shape)
-        menu.addAction("By the model", self.fill_by_model_requested.emit)
-        self.fill_button.setMenu(menu)
+        if self._for_training:
+            menu = QMenu(self.fill_button)
+            menu.addAction("By shape", self.fill_by_shape)
+            menu.addAction("By the model", self.fill_by_model_requested.emit)
+            self.fill_button.setMenu(menu)
+        else:
+            self.fill_button.clicked.connect(lambda *_: self.fill_by_shape())
         self.message = note()
         self.keys_line = note(small=True)
         self.ticks = OrganTicks()
@@ -107,6 +110,9 @@ class SliceReview(QWidget):
         layout.addLayout(button_row(self.accept_button, self.reject_button, self.reset_button))
         layout.addLayout(button_row(self.previous_button, self.next_button))
         layout.addWidget(self.message)
+        if not self._for_training:
+            self.ticks.hide()
+            self.ignore_button.hide()
         layout.addLayout(button_row(self.fill_button, self.ignore_button))
         layout.addWidget(self.ticks)
         layout.addWidget(self.keys_line)
@@ -181,8 +187,11 @@ class SliceReview(QWidget):
             return "No Labels layer: segment a scan first."
         if not self._states:
             return "This layer is no stack of slices."
-        if self.slices:
-            return f"To train on: {_ranges([reviewed.index for reviewed in self.slices])}."
+        reviewed = _ranges([one.index for one in self.slices])
+        if not self._for_training:
+            return f"Reviewed: {reviewed or 'none yet'}."
+        if reviewed:
+            return f"To train on: {reviewed}."
         if not self._workspace.has_baseline(self._layer):
             return "Not a prediction: accept the slices to train on."
         return "To train on: none yet. Correct slices, or accept those that are right."
@@ -293,29 +302,8 @@ class SliceReview(QWidget):
 
     # --- keys -------------------------------------------------------------------------------
 
-    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Bind the keys, since the widget is open."""
-        super().showEvent(event)
-        if event is None or not event.spontaneous():
-            self._keys.act_on(self)
-            self._show_keys()
-
-    def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Free the keys, since the widget was closed; behind another tab it is not hidden."""
-        super().hideEvent(event)
-        if event is None or not event.spontaneous():
-            self._keys.leave(self)
-
-    def _leave_keys_when_destroyed(self) -> None:
-        keys, this = self._keys, ref(self)
-
-        def leave(*_: Any) -> None:
-            keys.leave(this())
-
-        self.destroyed.connect(leave)
-
-    def _show_keys(self) -> None:
-        bound = self._keys.bound
+    def show_keys(self, bound: Mapping[str, str]) -> None:
+        """Name the keys beside what they do."""
         tips = {
             "accept": (self.accept_button, "This slice is right as it stands: train on it."),
             "reject": (self.reject_button, "Do not train on this slice."),
