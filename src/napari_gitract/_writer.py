@@ -24,6 +24,7 @@ from gitract.io import (
 )
 from gitract.scan import NiftiAxes, Segmentation
 from napari_gitract.layers import (
+    MAP_KEY,
     LayerTuple,
     Origin,
     joined,
@@ -91,9 +92,13 @@ def _contours_writer(suffix: str) -> ManyWriter:
 
     def write(path: str, layers: list[LayerTuple]) -> list[str]:
         target = _named(path, suffix, SEGMENTATION_SUFFIXES)
-        parts = [_segmentation(target, data, attributes) for data, attributes, _ in layers]
+        # Not what is shown over contours, such as where they changed.
+        contours = [one for one in layers if MAP_KEY not in one[1].get("metadata", {})]
+        if not contours:
+            raise InputError("None of these layers holds contours: choose the one that does.")
+        parts = [_segmentation(target, data, attributes) for data, attributes, _ in contours]
         write_segmentation(joined(parts), target)
-        for data, _, _ in layers:
+        for data, _, _ in contours:
             writer_events.saved.emit(data)
         return [str(target)]
 

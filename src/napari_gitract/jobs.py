@@ -8,11 +8,12 @@ is redrawn at the timer's pace. Nothing of Qt is touched from the worker's threa
 
 import gc
 import io
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from napari.qt.threading import WorkerBase, create_worker
 from napari.utils import progress as activity_bar
@@ -22,19 +23,57 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from gitract.errors import Cancelled, GitractError, Stopped
 from gitract.progress import Progress, Report
 
-__all__ = ["Job", "errors_shown", "loading_libraries", "tell_error"]
+__all__ = [
+    "Job",
+    "TellsErrors",
+    "errors_shown",
+    "in_one_line",
+    "loading_libraries",
+    "tell_error",
+]
 
 REDRAW_MS = 60
+_LINE = 160  # characters; a notification that is longer hides the scan
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-def tell_error(error: Exception) -> None:
-    """Show an error once: ours as its sentence, any other as napari shows a crash."""
+def tell_error(error: Exception, where: str = "") -> None:
+    """Show an error once: ours as its sentence, any other as a crash.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    where
+        Name of the widget that shows the details of a crash; without one napari does.
+    """
     if isinstance(error, GitractError):
         show_error(str(error))
+    elif where:
+        _log.error("Something went wrong in %s", where, exc_info=error)
+        show_error(
+            f"Something went wrong in {where}: {in_one_line(error)} Details: at the top of {where}."
+        )
     else:
         notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says of itself, as a sentence that is not too long."""
+    said = " ".join(str(error).split())
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = text if len(text) <= _LINE else f"{text[: _LINE - 1]}…"
+    return text if text.endswith((".", "…", "!", "?")) else f"{text}."
+
+
+@runtime_checkable
+class TellsErrors(Protocol):
+    """A widget that shows the errors of the jobs in it."""
+
+    def tell_error(self, error: Exception, doing: str = "") -> None: ...
 
 
 @contextmanager
@@ -144,12 +183,16 @@ class Job(QObject):
     title
         What is being done, for napari's activity list: "Segmenting case20_day0".
     work
-        The function to run on the worker thread. What it raises is shown to the user.
+        The function to run on the worker thread. What it raises is shown to the user: by the
+        widget around `parent` that `TellsErrors`, else by `tell_error`.
     discard
         Undoes a result that is not wanted any more, because the user cancelled just
         before it came.
     parent
         The widget that the job belongs to: when Qt destroys it the job is cancelled.
+    quiet
+        Keep it out of napari's activity list, for what ends soon and begins often: an entry
+        there takes a twentieth of a second to appear.
     """
 
     progressed = Signal(list)
@@ -166,10 +209,12 @@ class Job(QObject):
         *,
         discard: Callable[[T], None] | None = None,
         parent: QObject | None = None,
+        quiet: bool = False,
     ) -> None:
         super().__init__(parent)
         self.title = title
         self.running = False
+        self._quiet = quiet
         self._task = _Task(title, work, discard)
         self._activity: Any = None
         self._timer = QTimer(self)
@@ -180,7 +225,8 @@ class Job(QObject):
     def start(self) -> None:
         """Start the job on a thread of napari's pool."""
         self.running = True
-        self._activity = activity_bar(total=0, desc=self.title, file=io.StringIO(), leave=False)
+        if not self._quiet:
+            self._activity = activity_bar(total=0, desc=self.title, file=io.StringIO(), leave=False)
         worker = create_worker(
             self._task, _worker_class=_Worker, _start_thread=False, _ignore_errors=True
         )
@@ -208,6 +254,8 @@ class Job(QObject):
 
     def _show_activity(self, last: Progress) -> None:
         """Napari's bar handles waiting events when it moves: the job may end within."""
+        if self._activity is None:
+            return
         if last.total and self._activity.total != last.total:
             self._activity.total = last.total
         if self.running:
@@ -216,15 +264,25 @@ class Job(QObject):
     def _settle(self) -> None:
         self._timer.stop()
         self._deliver()
-        self._activity.close()
+        if self._activity is not None:
+            self._activity.close()
         self.running = False
         task = self._task
         if task.error is not None:
             self.failed.emit(str(task.error))
-            tell_error(task.error)
+            self._tell(task.error)
         elif task.cancelled:
             task.drop_result()
             self.cancelled.emit()
         else:
             self.succeeded.emit(task.result)
         self.ended.emit()
+
+    def _tell(self, error: Exception) -> None:
+        around = self.parent()
+        while around is not None and not isinstance(around, TellsErrors):
+            around = around.parent()
+        if around is None:
+            tell_error(error)
+        else:
+            around.tell_error(error, self.title)

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AXES",
+    "MAP_KEY",
     "LayerTuple",
     "Origin",
     "Removed",
     "contour_layers",
     "contrast_limits",
+    "is_drawn_on",
     "origin_by_scale",
     "origin_for",
     "origin_of",
@@ -113,6 +115,16 @@ def origin_of(metadata: Mapping[str, Any]) -> Origin | None:
     """The `Origin` in a layer's metadata, or None where the layer is not of our making."""
     origin = metadata.get(METADATA_KEY)
     return origin if isinstance(origin, Origin) else None
+
+
+def is_drawn_on(labels: "Labels", image: "Image") -> bool:
+    """Whether labels were made from an image, as far as the two know."""
+    origin, of_image = origin_of(labels.metadata), origin_of(image.metadata)
+    if origin is None:
+        return False
+    if of_image is None:
+        return origin.name == image.name
+    return origin.name == of_image.name and np.allclose(origin.affine, of_image.affine, atol=0.01)
 
 
 def contrast_limits(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> list:

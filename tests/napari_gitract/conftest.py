@@ -20,6 +20,15 @@ from gitract.scan import Scan, Segmentation
 from napari_gitract import jobs
 
 
+@pytest.fixture(autouse=True)
+def own_preferences(monkeypatch, tmp_path) -> None:
+    """Keep what napari remembers of plugins away from the user's own."""
+    from napari import settings
+
+    monkeypatch.setattr(settings, "_CFG_PATH", str(tmp_path / "settings.yaml"), raising=False)
+    getattr(settings, "_PLUGIN_SETTINGS", {}).clear()
+
+
 @pytest.fixture
 def backend(monkeypatch) -> "FakeBackend":
     """Instant models in place of torch."""

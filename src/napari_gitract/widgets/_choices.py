@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from napari.layers import Layer
+from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QComboBox
 
 from gitract.errors import GitractError
-from napari_gitract.layers import MAP_KEY
+from napari_gitract.layers import MAP_KEY, is_drawn_on
+from napari_gitract.settings import DEVICE
+from napari_gitract.widgets._remembering import remember_control
 from napari_gitract.workspace import model_events
 
 if TYPE_CHECKING:
@@ -90,6 +92,13 @@ class LayerChoice(_Choice):
         """All layers offered."""
         return list(self._layers)
 
+    def choose_image_of(self, labels: Labels) -> None:
+        """Of images: choose the one that labels were made from, where it can be told."""
+        for image in self._layers:
+            if is_drawn_on(labels, image):
+                self.layer = image
+                return
+
     def _on_inserted(self, event: Any) -> None:
         self._refresh()
         if event.value in self._layers:
@@ -159,7 +168,10 @@ class ModelChoice(_Choice):
 
 
 class DeviceChoice(_Choice):
-    """A menu of the devices that this machine probably has, and of the servers it may use."""
+    """A menu of the devices that this machine probably has, and of the servers it may use.
+
+    What the user chooses in one widget is what all of them open with from then on.
+    """
 
     def __init__(self) -> None:
         from gitract.devices import likely_devices
@@ -167,6 +179,7 @@ class DeviceChoice(_Choice):
 
         super().__init__()
         self.addItems([*likely_devices(), *server_devices()])
+        remember_control(DEVICE, self)
         self.setToolTip(
             "Where to compute. auto: the GPU where there is one, else the CPU. Servers are added "
             "by `gitract servers add`."

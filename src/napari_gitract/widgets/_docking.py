@@ -1,28 +1,48 @@
 """Keep the widgets of this plugin in tabs: below each other they would not fit a laptop."""
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
-__all__ = ["tab_with_siblings"]
-
-TITLE_END = "(napari-gitract)"
+__all__ = ["dock_of", "short_title", "tab_with_siblings", "widen"]
 
 
-def tab_with_siblings(widget: QWidget) -> None:
-    """Put the dock of `widget` into a tab beside another one of this plugin, and in front."""
-    dock = _dock_of(widget)
+def tab_with_siblings(widget: QWidget, kind: type[QWidget]) -> None:
+    """Put the dock of `widget` into a tab beside another one that holds a `kind`, and in front.
+
+    The tab says what the widget is called, without the plugin's name: five of these would leave
+    no room to read any.
+    """
+    dock = dock_of(widget)
     window = None if dock is None else dock.parent()
     if dock is None or not isinstance(window, QMainWindow):
         return
+    dock.setWindowTitle(short_title(dock))
+    if window.tabifiedDockWidgets(dock):
+        return
     for other in window.findChildren(QDockWidget):
-        ours = other is not dock and other.objectName().endswith(TITLE_END)
+        ours = other is not dock and isinstance(other.widget(), kind)
         together = window.dockWidgetArea(other) == window.dockWidgetArea(dock)
-        if ours and together and other.isVisible() and not other.isFloating():
+        if ours and together and not other.isHidden() and not other.isFloating():
             window.tabifyDockWidget(other, dock)
             dock.raise_()
             return
 
 
-def _dock_of(widget: QWidget) -> QDockWidget | None:
+def widen(widget: QWidget, width: int) -> None:
+    """Give the dock of `widget` at least so many pixels, where it is docked."""
+    dock = dock_of(widget)
+    window = None if dock is None else dock.parent()
+    if dock is not None and isinstance(window, QMainWindow) and dock.width() < width:
+        window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
+
+
+def short_title(dock: QDockWidget) -> str:
+    """The name of a dock without the name of the plugin, which napari adds in brackets."""
+    return dock.objectName().partition(" (")[0]
+
+
+def dock_of(widget: QWidget) -> QDockWidget | None:
+    """The dock that a widget stands in; None where it stands in none."""
     parent = widget.parent()
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parent()

@@ -1,22 +1,28 @@
 """The base of the widgets: a column that scrolls, and one job at a time with its progress.
 
-Above the column stands what was left unsaved, and with the first widget edits begin to be
-kept.
+Above the column stands what was left unsaved and what went wrong, and with the first widget
+edits begin to be kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from qtpy.QtCore import QElapsedTimer, QEvent, Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from gitract.errors import GitractError
 from gitract.progress import Progress, Report
 from napari_gitract.autosaving import Autosaver
-from napari_gitract.jobs import Job
-from napari_gitract.widgets._docking import tab_with_siblings
+from napari_gitract.jobs import Job, tell_error
+from napari_gitract.settings import remember, remembered
+from napari_gitract.widgets._docking import dock_of, short_title, tab_with_siblings
+from napari_gitract.widgets._errors import ErrorStrip
 from napari_gitract.widgets._parts import button_row, note
 from napari_gitract.widgets._recovery import Recovery, leftovers
+from napari_gitract.widgets._remembering import remember_control
 from napari_gitract.workspace import Workspace, unproxied
 
 if TYPE_CHECKING:
@@ -117,6 +123,7 @@ class Panel(QWidget):
         Autosaver.of(self.viewer)
         self.recovery = Recovery(self.viewer, self)
         leftovers.look()
+        self.errors = ErrorStrip(self)
         self.job: Job | None = None
         self._docked = False
         inner = QWidget()
@@ -130,6 +137,7 @@ class Panel(QWidget):
         self.area = scroll
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.errors)
         outer.addWidget(self.recovery)
         outer.addWidget(scroll)
         self.setMinimumWidth(300)
@@ -151,10 +159,16 @@ class Panel(QWidget):
         """Start a job that `bar` shows; `on_success` gets its result on the GUI thread."""
         if self.job is not None:
             self.job.deleteLater()
+        self.errors.clear()
         job = Job(title, work, discard=discard, parent=self)
         self.job = job
         bar.watch(job)
-        job.succeeded.connect(on_success)
+
+        def succeed(result: T) -> None:
+            with self.errors_shown(title):
+                on_success(result)
+
+        job.succeeded.connect(succeed)
         job.ended.connect(self.update_state)
         job.start()
         self.update_state()
@@ -162,6 +176,66 @@ class Panel(QWidget):
 
     def update_state(self) -> None:
         """Enable what can be used now. For the widgets to override."""
+
+    @property
+    def title(self) -> str:
+        """What the user knows the widget as."""
+        dock = dock_of(self)
+        return type(self).__name__ if dock is None else short_title(dock)
+
+    def tell_error(self, error: Exception, doing: str = "") -> None:
+        """Show an error once: ours as its sentence, any other with its details above.
+
+        Parameters
+        ----------
+        error
+            What was raised.
+        doing
+            What was being done: the title of the job.
+        """
+        if not isinstance(error, GitractError):
+            self.errors.show_error(error, self.title, doing)
+        tell_error(error, self.title)
+
+    @contextmanager
+    def errors_shown(self, doing: str = "") -> Iterator[None]:
+        """Show what is raised within, and go on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - told, with its traceback
+            self.tell_error(error, doing)
+
+    def remember(self, name: str, control: QWidget) -> None:
+        """Set a control as the user left it at the last start, and keep what is chosen.
+
+        Not for what depends on the layer or the file, such as a range of slices.
+
+        Parameters
+        ----------
+        name
+            Of the control, among those of this widget.
+        control
+            Filled, and as it is without anything remembered: a menu, a box to tick, a line, a
+            folded section, a spin box or a slider.
+        """
+        remember_control(f"{type(self).__name__}.{name}", control)
+
+    def last_folder(self, name: str) -> str:
+        """The folder that the last file of a dialog came from; empty where it is gone."""
+        folder = remembered(f"{type(self).__name__}.{name}")
+        return folder if isinstance(folder, str) and Path(folder).is_dir() else ""
+
+    def keep_folder(self, name: str, folder: str | Path) -> None:
+        """Let a dialog begin in this folder at the next time.
+
+        Parameters
+        ----------
+        name
+            Of the dialog, among those of this widget.
+        folder
+            Where what was chosen lies.
+        """
+        remember(f"{type(self).__name__}.{name}", str(folder))
 
     def closed(self) -> None:
         """End what runs, since the user closed the widget."""
@@ -173,7 +247,7 @@ class Panel(QWidget):
         super().showEvent(event)
         if not self._docked:
             self._docked = True
-            tab_with_siblings(self)
+            tab_with_siblings(self, Panel)
 
     def event(self, event: QEvent | None) -> bool:
         """Notice that the user closed the dock: napari then takes the panel out of it."""

@@ -13,15 +13,14 @@ from gitract import INTENDED_USE
 from gitract.errors import GitractError, InputError
 from gitract.progress import Progress, Report
 from gitract.scan import Scan, Segmentation
-from napari_gitract.jobs import errors_shown, loading_libraries, tell_error
+from napari_gitract.jobs import loading_libraries, tell_error
 from napari_gitract.layers import (
     change_to_layer,
-    origin_of,
     scan_from_layer,
     segmentation_from_layer,
 )
 from napari_gitract.widgets._card import ChangeCard
-from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice
+from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._curves import Curves, import_matplotlib
 from napari_gitract.widgets._organs import OrganTable
 from napari_gitract.widgets._panel import JobBar, Panel
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FineTune"]
 
+NO_LAYERS = "Load a scan and segment it first: what you correct of it is learnt from here."
+
 
 class FineTune(Panel):
     """Train on the slices that a person corrected, and show whether it helped.
@@ -49,6 +50,8 @@ class FineTune(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.candidate: Candidate | None = None
+        self._trained_on: Image | None = None  # the scan of the candidate
+        self._kept = ""  # id of the model that can be gone back from
         self._wanted: QWidget | None = None  # what to scroll to
         self.settings: FineTuneSettings | None = None
         self.image = LayerChoice(self.viewer, Image)
@@ -62,6 +65,7 @@ class FineTune(Panel):
             "is measured."
         )
         self.replay_button = QPushButton("Browse…")
+        self.replay_button.setToolTip("Choose the folder of these scans.")
         self.replay_button.clicked.connect(self._browse_replay)
         self.organs = OrganTable(self.viewer)
         self.review = SliceReview(self.viewer)
@@ -73,6 +77,8 @@ class FineTune(Panel):
             stop="End now and keep the best so far.", cancel="End now and keep nothing."
         )
         theme = get_theme(self.viewer.theme)
+        self.about = note()  # what the curves and the card are of
+        self.about.hide()
         self.curves = Curves(theme.background.as_hex(), theme.text.as_hex())
         self.hint = note()
         self.card = ChangeCard()
@@ -83,10 +89,14 @@ class FineTune(Panel):
         self.restore_button.setToolTip("Go back to the model that was active before.")
         self.restore_button.clicked.connect(self.restore)
         self.restore_button.hide()
+        follow(self, model_events.changed, self._on_models_changed)
         self.image.chosen.connect(self.update_state)
         self.labels.chosen.connect(self._on_labels_chosen)
         self.review.changed.connect(self.update_state)
         self._arrange()
+        self.remember("replay", self.replay)
+        self.remember("organs", self.organs_section)
+        self.remember("more", self.more_section)
         self._on_labels_chosen()
 
     def _arrange(self) -> None:
@@ -102,12 +112,14 @@ class FineTune(Panel):
         options = QWidget()
         options.setLayout(more)
         self.organs_section = section("Organs", self.organs)
+        self.more_section = section("More options", options)
         for widget in (
             self.organs_section,
             self.review,
-            section("More options", options),
+            self.more_section,
             self.start_button,
             self.bar,
+            self.about,
             self.curves,
             self.hint,
             self.restore_button,
@@ -120,21 +132,11 @@ class FineTune(Panel):
     def _on_labels_chosen(self) -> None:
         labels = self.labels.layer
         if labels is not None:
-            self._choose_image_of(labels)
+            self.image.choose_image_of(labels)
         if labels is not self.review.layer or labels is None:
             self.review.show_layer(labels)
             self.organs.show_layer(labels)
         self.update_state()
-
-    def _choose_image_of(self, labels: Labels) -> None:
-        """Choose the image that the labels were made from, where it can be told."""
-        origin = origin_of(labels.metadata)
-        for image in self.image.layers:
-            of_image = origin_of(image.metadata)
-            name = image.name if of_image is None else of_image.name
-            if origin is not None and name == origin.name:
-                self.image.layer = image
-                return
 
     def start(self) -> None:
         """Train on the listed slices off the GUI thread."""
@@ -169,9 +171,12 @@ class FineTune(Panel):
                 report=report,
             )
 
+        self._kept = ""
         self.restore_button.hide()
         self.curves.clear()
         say(self.hint, "")
+        say(self.about, f"From {model_id} by {self.labels.layer.name}")
+        self._trained_on = self.image.layer
         job = self.run(
             f"Fine-tuning on {self.labels.layer.name}",
             work,
@@ -183,6 +188,7 @@ class FineTune(Panel):
         self.curves.show()
         self._look_at(self.curves)
         job.cancelled.connect(self._say_cancelled)
+        job.failed.connect(self._forget_training)
 
     def _input(self) -> tuple[Scan, Segmentation, list[int]]:
         """Scan, labels and slices as they are now.
@@ -248,28 +254,46 @@ class FineTune(Panel):
 
     def show_change(self) -> None:
         """Add a layer of what the candidate would draw otherwise on this scan."""
-        if self.candidate is None or self.image.layer is None:
+        if self.candidate is None or self._trained_on is None:
             return
         from gitract.change import change_between
 
-        before, after = self.candidate.before[0], self.candidate.after[0]
-        data, attributes, _ = change_to_layer(change_between(before, after), self.image.layer)
-        self.viewer.add_labels(data, **attributes).editable = False
+        with self.errors_shown("Showing what changes"):
+            before, after = self.candidate.before[0], self.candidate.after[0]
+            data, attributes, _ = change_to_layer(change_between(before, after), self._trained_on)
+            self.viewer.add_labels(data, **attributes).editable = False
 
     def restore(self) -> None:
         """Go back to the model that was active before."""
         from gitract.model_store import ModelStore
 
-        with errors_shown():
+        with self.errors_shown("Restoring the model before"):
             info = ModelStore().restore()
-            self.restore_button.hide()
+            model_events.changed.emit()  # which takes the button away
             say(self.hint, f"{info.id} is the active model again.")
-            model_events.changed.emit()
+
+    def _on_models_changed(self) -> None:
+        """Offer to go back only from the model that was kept here, while it is the active one."""
+        from gitract.model_store import ModelStore
+
+        if not self._kept:
+            return
+        with self.errors_shown("Reading the models"):
+            if ModelStore().active().id != self._kept:
+                self._kept = ""
+                self.restore_button.hide()
+                say(self.hint, "")
 
     def _say_cancelled(self) -> None:
         # A training that is stopped before it learnt anything ends like this, too.
-        self.curves.clear()
+        self._forget_training()
         say(self.hint, "Ended before there was anything to keep.")
+
+    def _forget_training(self) -> None:
+        """Take away the curves of a training that came to nothing."""
+        self._trained_on = None
+        self.curves.clear()
+        say(self.about, "")
 
     def _show_card(self, candidate: "Candidate") -> None:
         self.curves.draw()
@@ -290,13 +314,14 @@ class FineTune(Panel):
         """Make the candidate a new version in the store, and the active model."""
         if self.candidate is None:
             return
-        with errors_shown():
+        with self.errors_shown("Keeping the model"):
             info = self.candidate.keep(name or None)
             self.candidate = None
             self.card.hide()
+            model_events.changed.emit()
+            self._kept = info.id
             say(self.hint, f"{info.id} is the active model now. Segment again to see it.")
             self.restore_button.show()
-            model_events.changed.emit()
         self.update_state()
 
     def discard(self) -> None:
@@ -317,6 +342,10 @@ class FineTune(Panel):
     def update_state(self) -> None:
         """A training needs an image, labels and at least one slice."""
         ready = self.image.layer is not None and self.labels.layer is not None
+        if not ready:
+            say(self.hint, NO_LAYERS)
+        elif self.hint.text() == NO_LAYERS:
+            say(self.hint, "")
         self.start_button.setEnabled(ready and bool(self.review.slices) and not self.busy)
 
 

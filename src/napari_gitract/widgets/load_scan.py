@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Layer
 from qtpy.QtWidgets import (
@@ -23,7 +23,7 @@ from gitract.scan import Spacing
 from napari_gitract._reader import read_contours, read_layers
 from napari_gitract.jobs import tell_error
 from napari_gitract.layers import LayerTuple, origin_of, scan_from_layer
-from napari_gitract.widgets._choices import LayerChoice
+from napari_gitract.widgets._choices import LayerChoice, follow
 from napari_gitract.widgets._contents import NameTable, ScanTable
 from napari_gitract.widgets._panel import JobBar, Panel
 from napari_gitract.widgets._parts import button_row, form, note, say
@@ -67,6 +67,7 @@ class LoadScan(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self._contents: _Contents | None = None
+        self._added: list[Layer] = []  # that the status describes
         self.path = QLineEdit()
         self.path.setPlaceholderText("folder, or file")
         self.path.setToolTip(
@@ -76,8 +77,10 @@ class LoadScan(Panel):
         self.path.returnPressed.connect(self.load)
         self.path.textChanged.connect(self._forget)
         folder_button = QPushButton("Folder…")
+        folder_button.setToolTip("A folder of slices or of DICOM files.")
         folder_button.clicked.connect(self._browse_folder)
         file_button = QPushButton("File…")
+        file_button.setToolTip("NIfTI, TIFF, contours, or one file of a DICOM series.")
         file_button.clicked.connect(self._browse_file)
         self.as_labels = QCheckBox("Read as contours")
         self.as_labels.setToolTip(
@@ -97,9 +100,11 @@ class LoadScan(Panel):
         self.scans = ScanTable()
         self.names = NameTable()
         self.load_button = QPushButton("Load")
+        self.load_button.setToolTip("Add what is found as layers; asks where there is a choice.")
         self.load_button.clicked.connect(self.load)
         self.bar = JobBar(cancel="Stop reading; nothing is added.")
         self.status = note(HOW)
+        follow(self, self.viewer.layers.events.removed, self._on_removed)
         self._arrange(folder_button, file_button)
         self._forget()
 
@@ -164,7 +169,7 @@ class LoadScan(Panel):
             question = asked is None and contents.open_question
             return contents if question else read(contents, report)
 
-        say(self.status, "")
+        self._describe([])
         self.run(f"Loading {path.name}", work, self.bar, self._take_result)
 
     def _typed(self) -> Path:
@@ -220,11 +225,23 @@ class LoadScan(Panel):
         self.update_state()
 
     def _add(self, layers: list[LayerTuple]) -> None:
-        added = [self.viewer.add_layer(Layer.create(*layer)) for layer in layers]
-        say(self.status, "\n".join(_description(layer) for layer in added))
+        self._describe([self.viewer.add_layer(Layer.create(*layer)) for layer in layers])
+
+    def _describe(self, layers: list[Layer]) -> None:
+        """Say what was loaded; where nothing was, how to."""
+        self._added = layers
+        say(self.status, "\n".join(map(_description, layers)) if layers else HOW)
+
+    def _on_removed(self, _event: Any) -> None:
+        """Describe nothing that is no longer in the viewer."""
+        left = [layer for layer in self._added if layer in self.viewer.layers]
+        if len(left) < len(self._added):
+            self._describe(left)
 
     def _forget(self) -> None:
         """Another path: what was found in the one before does not count."""
+        if self._contents is not None:
+            self._describe([])
         self._contents = None
         self.scans.hide()
         self.names.hide()
@@ -233,13 +250,18 @@ class LoadScan(Panel):
     # --- the rest -----------------------------------------------------------------------
 
     def _browse_folder(self) -> None:
-        self._take(QFileDialog.getExistingDirectory(self, "Folder of a scan", self.path.text()))
+        self._take(QFileDialog.getExistingDirectory(self, "Folder of a scan", self._start()))
 
     def _browse_file(self) -> None:
-        self._take(QFileDialog.getOpenFileName(self, "Scan", self.path.text(), FILES)[0])
+        self._take(QFileDialog.getOpenFileName(self, "Scan", self._start(), FILES)[0])
+
+    def _start(self) -> str:
+        """Where a dialog begins: at what is typed, else where the last scan lay."""
+        return self.path.text() or self.last_folder("open")
 
     def _take(self, path: str) -> None:
         if path:
+            self.keep_folder("open", Path(path).parent)
             self.path.setText(path)
 
     def update_state(self) -> None:

@@ -25,16 +25,16 @@ from gitract.organs import Organ
 from gitract.progress import Progress, Report
 from gitract.scan import Segmentation
 from napari_gitract.autosaving import Autosaver
-from napari_gitract.jobs import errors_shown, loading_libraries, tell_error
+from napari_gitract.jobs import loading_libraries, tell_error
 from napari_gitract.layers import (
     origin_of,
     painted_volumes,
     scan_from_layer,
     segmentation_from_layer,
     uncertainty_to_layer,
-    usual_suffix,
 )
 from napari_gitract.live import LiveLabels
+from napari_gitract.settings import preferred_suffix
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._panel import JobBar, Panel
 from napari_gitract.widgets._parts import (
@@ -64,6 +64,7 @@ SAVE_AS = (
 )
 CLOSED = "The scan or its contours were closed meanwhile: nothing was added."
 NO_IMAGE = "Load a scan first: drop its folder on the viewer, or use Load scan."
+SAVED = "Saved to "
 
 
 class Segment(Panel):
@@ -78,9 +79,10 @@ class Segment(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.result: Labels | None = None
+        self._told_of: Image | None = None  # the image that the hint is about
         self._live: LiveLabels | None = None
         self.image = LayerChoice(self.viewer, Image)
-        self.image.chosen.connect(self.update_state)
+        self.image.chosen.connect(self._on_image_chosen)
         self.model = ModelChoice()
         self.device = DeviceChoice()
         self.slices = QComboBox()
@@ -103,6 +105,7 @@ class Segment(Panel):
         self.segment_button.clicked.connect(self.segment)
         self.bar = JobBar(cancel="End now; no layer is added.")
         self.hint = note()
+        self.volumes_of = note()
         self.volumes = table(["Organ", "Volume"])
         self.volumes.setToolTip("Click an organ to paint with it.")
         self.volumes.cellClicked.connect(self._paint_with)
@@ -118,6 +121,8 @@ class Segment(Panel):
         follow(self, self.workspace.labels_touched, self._on_touched)
         follow(self, self.viewer.layers.events.removed, self._on_removed)
         self._arrange()
+        for name in ("tidy", "several_views", "show_uncertainty"):
+            self.remember(name, getattr(self, name))
         self._show_volumes((), {})
         self.update_state()
 
@@ -134,6 +139,7 @@ class Segment(Panel):
         self.column.addWidget(self.segment_button)
         self.column.addWidget(self.bar)
         self.column.addWidget(self.hint)
+        self.column.addWidget(self.volumes_of)
         self.column.addWidget(self.volumes)
         self.column.addLayout(button_row(self.save_button))
         self.column.addStretch(1)
@@ -193,6 +199,8 @@ class Segment(Panel):
             self._add(result, live, image, slices)
 
         self._live = live
+        say(self.hint, "")
+        self._told_of = image
         job = self.run(f"Segmenting {image.name}", work, self.bar, add)
         job.progressed.connect(live.show)
         job.ended.connect(live.drop)
@@ -217,6 +225,7 @@ class Segment(Panel):
         segmentation = result.segmentation
         model = segmentation.provenance.get("model", "segmentation")
         self.result = live.complete(segmentation, result.labels, f"{image.name} · {model}")
+        follow(self, self.result.events.name, self._name_result)
         if result.uncertainty is not None:
             data, attributes, _ = uncertainty_to_layer(result.uncertainty, image)
             self.viewer.add_image(data, **attributes)
@@ -225,8 +234,9 @@ class Segment(Panel):
         say(self.hint, _what_next(segmentation, slices))
 
     def _show_volumes(self, organs: Sequence[Organ], volumes_ml: Mapping[str, float]) -> None:
-        for widget in (self.volumes, self.save_button):
+        for widget in (self.volumes_of, self.volumes, self.save_button):
             widget.setVisible(bool(organs))
+        self._name_result()
         fill_table(
             self.volumes,
             [[organ.title, f"{volumes_ml[organ.name]:.1f} mL"] for organ in organs],
@@ -234,9 +244,23 @@ class Segment(Panel):
         )
         fit_height(self.volumes)
 
+    def _name_result(self, *_: Any) -> None:
+        """Say which layer the volumes are of: another scan may be chosen above meanwhile."""
+        self.volumes_of.setText("" if self.result is None else f"Volumes of {self.result.name}")
+
+    def _on_image_chosen(self) -> None:
+        """Another scan: what was said of the one before does not hold for it."""
+        if self.image.layer is not self._told_of and not self.busy:
+            self._told_of = self.image.layer
+            say(self.hint, "")
+        self.update_state()
+
     def _on_touched(self, layer: Labels) -> None:
-        if layer is self.result:
-            self._quiet.start()
+        if layer is not self.result:
+            return
+        self._quiet.start()
+        if self.hint.text().startswith(SAVED):
+            say(self.hint, "")  # not as it is now
 
     def _on_removed(self, _event: Any) -> None:
         """Let go of a result that is no longer in the viewer: it must not be saved unseen."""
@@ -266,10 +290,12 @@ class Segment(Panel):
         if self.result is None:
             return
         origin = origin_of(self.result.metadata)
-        suffix = usual_suffix(None if origin is None else origin.stored)
-        suggestion = f"{self.result.name.replace(' · ', '_')}{suffix}"
+        suffix = preferred_suffix(None if origin is None else origin.stored)
+        name = f"{self.result.name.replace(' · ', '_')}{suffix}"
+        suggestion = str(Path(self.last_folder("save")) / name)
         path, _ = QFileDialog.getSaveFileName(self, "Save contours", suggestion, SAVE_AS)
         if path:
+            self.keep_folder("save", Path(path).parent)
             self.save(path)
 
     def save(self, path: str) -> None:
@@ -277,7 +303,7 @@ class Segment(Panel):
         layer = self.result
         if layer is None or self.busy:
             return
-        with errors_shown():
+        with self.errors_shown(f"Saving {layer.name}"):
             segmentation = segmentation_from_layer(layer)
             kept = Autosaver.of(self.viewer)
             saving = kept.snapshot(layer)
@@ -293,7 +319,7 @@ class Segment(Panel):
 
             def saved(written: Path) -> None:
                 kept.saved(layer, saving)
-                say(self.hint, f"Saved to {written.name}.")
+                say(self.hint, f"{SAVED}{written.name}.")
 
             self.run(f"Saving {layer.name}", work, self.bar, saved)
 

@@ -12,9 +12,13 @@ import typer
 
 from gitract import INTENDED_USE
 from gitract.cli import corrections, models, scans
+from gitract.cli import days as treatment_days
 from gitract.cli._common import err, parse_slices
+from gitract.cli.check import check
 from gitract.cli.evaluate import evaluate
 from gitract.cli.finetune import finetune
+from gitract.cli.measure import measure
+from gitract.cli.send import send
 from gitract.cli.serve import serve, servers
 from gitract.cli.train import train
 from gitract.errors import Cancelled, GitractError
@@ -29,10 +33,15 @@ app = typer.Typer(
 )
 for command in (
     scans.segment,
+    check,
+    measure,
+    treatment_days.days,
+    treatment_days.propagate,
     finetune,
     evaluate,
     train,
     scans.convert,
+    send,
     scans.info,
     scans.organs,
     scans.phantom,

@@ -30,7 +30,7 @@ def serve(
     key: Annotated[Path | None, typer.Option(help="For https: its private key, PEM.")] = None,
     most_mb: Annotated[int, typer.Option(help="Largest message taken.", min=1)] = 512,
 ) -> None:
-    """Segment and fine-tune for other machines; needs `pip install 'napari-gitract[serve]'`."""
+    """Segment and fine-tune for other machines; needs the extra `serve`."""
     if (certificate is None) != (key is None):
         raise InputError("https needs both --certificate and --key.")
     for path in (certificate, key):
