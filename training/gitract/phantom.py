@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scipy.interpolate import CubicSpline
 
 from gitract.io.competition import slice_file_name
 from gitract.io.png import write_grey_png
@@ -31,29 +32,26 @@ _TISSUES: list[tuple[float, list[_Blob]]] = [
     (300.0, [((0.5, 0.68, 0.5), (20.0, 0.08, 0.07))]),  # spine
     (250.0, [((0.5, 0.77, 0.42), (20.0, 0.06, 0.09)), ((0.5, 0.77, 0.58), (20.0, 0.06, 0.09))]),
 ]
-_ORGANS: dict[str, tuple[float, list[_Blob]]] = {
-    "large_bowel": (
-        170.0,
-        [
-            ((0.66, 0.48, 0.19), (0.26, 0.08, 0.055)),
-            ((0.62, 0.52, 0.82), (0.30, 0.08, 0.05)),
-            ((0.46, 0.30, 0.50), (0.08, 0.055, 0.27)),
-        ],
-    ),
-    "small_bowel": (
-        520.0,
-        [
-            ((0.56, 0.41, 0.60), (0.19, 0.06, 0.10)),
-            ((0.68, 0.46, 0.42), (0.16, 0.07, 0.09)),
-            ((0.78, 0.40, 0.55), (0.14, 0.06, 0.12)),
-            ((0.84, 0.50, 0.66), (0.12, 0.06, 0.08)),
-        ],
-    ),
-    "stomach": (
-        480.0,
-        [((0.22, 0.42, 0.68), (0.18, 0.13, 0.10)), ((0.36, 0.38, 0.56), (0.10, 0.08, 0.12))],
-    ),
-}
+_STOMACH: list[_Blob] = [
+    ((0.20, 0.42, 0.70), (0.17, 0.13, 0.09)),
+    ((0.31, 0.38, 0.62), (0.12, 0.09, 0.09)),
+    ((0.36, 0.38, 0.53), (0.08, 0.07, 0.09)),
+]
+# What the bowel goes through, in the same fractions; between them it bends smoothly.
+_COLON = [
+    (0.93, 0.52, 0.20), (0.75, 0.50, 0.17), (0.55, 0.47, 0.19), (0.46, 0.36, 0.26),
+    (0.47, 0.29, 0.40), (0.49, 0.28, 0.55), (0.45, 0.31, 0.70), (0.42, 0.44, 0.80),
+    (0.58, 0.53, 0.84), (0.75, 0.54, 0.83), (0.88, 0.55, 0.76), (0.95, 0.58, 0.64),
+]  # fmt: skip
+_SMALL_BOWEL = [
+    (0.47, 0.47, 0.44), (0.54, 0.42, 0.36), (0.58, 0.38, 0.50), (0.57, 0.42, 0.66),
+    (0.64, 0.49, 0.72), (0.68, 0.47, 0.58), (0.66, 0.46, 0.40), (0.70, 0.42, 0.31),
+    (0.77, 0.38, 0.42), (0.76, 0.37, 0.58), (0.79, 0.42, 0.70), (0.85, 0.49, 0.66),
+    (0.85, 0.48, 0.50), (0.83, 0.46, 0.36), (0.89, 0.42, 0.30), (0.93, 0.39, 0.44),
+]  # fmt: skip
+_COLON_RADIUS, _COLON_FOLDS = (0.085, 0.062, 0.047), 26
+_LOOP_RADIUS, _LOOP_FOLDS = (0.055, 0.05, 0.042), 0
+_CONTENT = {"large_bowel": 170.0, "small_bowel": 520.0, "stomach": 480.0}
 _AIR, _FAT, _ABDOMINAL_FAT = 10.0, 900.0, 700.0
 
 
@@ -61,13 +59,40 @@ def _ellipsoids(shape: _Shape, blobs: list[_Blob], wobble: np.ndarray) -> np.nda
     """Union of ellipsoids with a slightly irregular surface."""
     inside = np.zeros(shape, dtype=np.bool_)
     for centre, radius in blobs:
-        axes = [
-            ((np.arange(size) + 0.5) / size - middle) / reach
-            for size, middle, reach in zip(shape, centre, radius, strict=True)
-        ]
-        z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
-        inside |= (z**2 + y**2 + x**2) * (1 + wobble) < 1
+        # Only the box that holds it: a bowel is made of hundreds.
+        box = tuple(
+            slice(max(0, int(size * (at - 1.5 * reach))), int(size * (at + 1.5 * reach)) + 2)
+            for size, at, reach in zip(shape, centre, radius, strict=True)
+        )
+        z, y, x = (
+            ((np.arange(size)[part] + 0.5) / size - at) / reach
+            for size, part, at, reach in zip(shape, box, centre, radius, strict=True)
+        )
+        squares = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2
+        inside[box] |= squares * (1 + wobble[box]) < 1
     return inside
+
+
+def _tube(
+    through: list[tuple[float, float, float]], radius: tuple[float, float, float], folds: int
+) -> list[_Blob]:
+    """A bowel along a smooth line through some points, with so many folds along it."""
+    points = np.array(through)
+    steps = np.linspace(0, 1, 20 * len(points))
+    line = CubicSpline(np.linspace(0, 1, len(points)), points)(steps)
+    width = 1 + 0.13 * np.cos(2 * np.pi * folds * steps) * bool(folds)
+    return [
+        ((z, y, x), (radius[0] * wide, radius[1] * wide, radius[2] * wide))
+        for (z, y, x), wide in zip(line.tolist(), width.tolist(), strict=True)
+    ]
+
+
+def _organ_blobs() -> dict[str, list[_Blob]]:
+    return {
+        "large_bowel": _tube(_COLON, _COLON_RADIUS, _COLON_FOLDS),
+        "small_bowel": _tube(_SMALL_BOWEL, _LOOP_RADIUS, _LOOP_FOLDS),
+        "stomach": _STOMACH,
+    }
 
 
 def _smooth_noise(shape: _Shape, sigma: tuple[float, ...], seed: int) -> np.ndarray:
@@ -107,9 +132,10 @@ def abdomen(
     values[_ellipsoids(shape, [_INSIDE], wobble * 0.3)] = _ABDOMINAL_FAT
     for brightness, blobs in _TISSUES:
         values[_ellipsoids(shape, blobs, wobble)] = brightness
-    masks = np.stack([_ellipsoids(shape, _ORGANS[organ.name][1], wobble) for organ in ORGANS])
+    blobs = _organ_blobs()
+    masks = np.stack([_ellipsoids(shape, blobs[organ.name], wobble) for organ in ORGANS])
     for organ, mask in zip(ORGANS, masks, strict=True):
-        content = _ORGANS[organ.name][0]
+        content = _CONTENT[organ.name]
         wall = mask & ~ndimage.binary_erosion(mask)
         values[mask] = content * (1 + 0.12 * _smooth_noise(shape, (1, 2, 2), seed + organ.id)[mask])
         values[wall] = 240.0
