@@ -132,8 +132,8 @@ def abdomen(
     values[_ellipsoids(shape, [_INSIDE], wobble * 0.3)] = _ABDOMINAL_FAT
     for brightness, blobs in _TISSUES:
         values[_ellipsoids(shape, blobs, wobble)] = brightness
-    blobs = _organ_blobs()
-    masks = np.stack([_ellipsoids(shape, blobs[organ.name], wobble) for organ in ORGANS])
+    made_of = _organ_blobs()
+    masks = np.stack([_ellipsoids(shape, made_of[organ.name], wobble) for organ in ORGANS])
     for organ, mask in zip(ORGANS, masks, strict=True):
         content = _CONTENT[organ.name]
         wall = mask & ~ndimage.binary_erosion(mask)

@@ -73,6 +73,8 @@ class Review(Panel):
         self.column.addWidget(self.checks_section)
         self.column.addStretch(1)
         self.column.addWidget(note(INTENDED_USE, small=True))
+        self.remember("checks", self.checks_section)
+        self.remember("thickness", self.display.thickness)
 
     def _follow_labels(self) -> None:
         """Show the layer that is chosen now; what went with another one goes.
