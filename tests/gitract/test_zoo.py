@@ -116,7 +116,7 @@ VARIANTS = {
     "bisenet": Variant("bisenet", {**ENCODER, "width": 16}, steps=90, enlarged=4),
     "ddanet": Variant("ddanet", {"widths": [16, 16, 32]}),
     "deeplabv3": Variant(
-        "deeplabv3", {**ENCODER, "decoder_channels": 64}, rate=2e-2, steps=100, enlarged=3
+        "deeplabv3", {**ENCODER, "decoder_channels": 64}, rate=2e-2, steps=150, enlarged=4
     ),
     "deeplabv3_plus": Variant(
         "deeplabv3_plus", {**ENCODER, "decoder_channels": 16}, steps=90, enlarged=3
@@ -129,7 +129,7 @@ VARIANTS = {
     "encoder_unet": Variant(
         "encoder_unet", {**ENCODER, "decoder_channels": [16, 16, 16, 16, 16], "presence": True}
     ),
-    "fct": Variant("fct", {"width": 8, "heads": 1}, rate=4e-3, steps=110, native=False),
+    "fct": Variant("fct", {"width": 8, "heads": 1}, rate=6e-3, steps=150, native=False),
     "fpn": Variant(
         "fpn", {**ENCODER, "pyramid_channels": 32, "decoder_channels": 32}, steps=100, enlarged=3
     ),

@@ -359,18 +359,22 @@ def zoo(
 def _show_zoo(rows: "Sequence[ZooRow]", times: "Mapping[str, Times]") -> None:
     from gitract.models.cost import milliseconds_told
 
-    costs = Table("Network", "Title", box=box.SIMPLE_HEAD)
+    # A name is what a recipe needs: no screen is too narrow for the whole of it.
+    costs, sources = Table(box=box.SIMPLE_HEAD), Table(box=box.SIMPLE_HEAD)
+    for table in (costs, sources):
+        table.add_column("Network", no_wrap=True)
     for heading in ("Year", "Axes", "Parameters", "GMAC", "CPU, ms", "GPU, ms"):
         costs.add_column(heading, justify="right", no_wrap=True)
-    sources = Table("Network", "Paper", "Licence of what is used", box=box.SIMPLE_HEAD)
+    for heading in ("Title", "Paper", "Licence of what is used"):
+        sources.add_column(heading, overflow="fold")
     for row in rows:
         costs.add_row(
-            row.name, row.facts.title, str(row.facts.year),
+            row.name, str(row.facts.year),
             ", ".join(f"{number}-D" for number in row.dimensions),
             f"{row.cost.parameters / 1e6:.2f} M", f"{row.cost.gmacs:.1f}",
             milliseconds_told(row.cpu_ms), milliseconds_told(row.gpu_ms),
         )  # fmt: skip
-        sources.add_row(row.name, row.facts.paper, row.facts.licence)
+        sources.add_row(row.name, row.facts.title, row.facts.paper, row.facts.licence)
     out.print(costs)
     inputs = {row.dimensions[0]: " x ".join(str(n) for n in row.shape[2:]) for row in rows}
     of = [f"a {'patch' if axes == 3 else 'slice'} of {inputs[axes]}" for axes in sorted(inputs)]
