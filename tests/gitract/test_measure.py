@@ -252,7 +252,7 @@ def test_the_csv_holds_what_was_measured() -> None:
     for row, one in zip(rows, measures, strict=True):
         assert tuple(row) == HEADER
         assert (row["scan"], row["organ"]) == ("case1_day0", one.organ.name)
-        assert float(row["volume_ml"]) == pytest.approx(one.volume_ml, abs=5e-4)
+        assert float(row["volume_ml"]) == pytest.approx(one.volume_ml, abs=6e-4)
         assert float(row["length_mm"]) == pytest.approx(one.length_mm, abs=5e-3)
         assert int(row["first_slice"]) == one.first_slice
         assert int(row["last_slice"]) == one.last_slice
