@@ -383,7 +383,7 @@ def draw(outcomes: Sequence[Outcome]) -> None:
 
     matplotlib.use("agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure, axes = pyplot.subplots(figsize=(9, 6), dpi=120, layout="constrained")
     for number, colour in ((2, "#1f6f8b"), (3, "#c8553d")):
@@ -399,6 +399,7 @@ def draw(outcomes: Sequence[Outcome]) -> None:
     axes.set_ylabel("mean Dice of held-out patients")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.canvas.draw()
