@@ -30,6 +30,7 @@ from gitract.scan import (
 )
 
 if TYPE_CHECKING:
+    from napari.components import LayerList
     from napari.layers import Image, Labels, Layer
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Removed",
     "contour_layers",
     "contrast_limits",
+    "insert_unselected",
     "is_drawn_on",
     "origin_by_scale",
     "origin_for",
@@ -125,6 +127,16 @@ def is_drawn_on(labels: "Labels", image: "Image") -> bool:
     if of_image is None:
         return origin.name == image.name
     return origin.name == of_image.name and np.allclose(origin.affine, of_image.affine, atol=0.01)
+
+
+def insert_unselected(layers: "LayerList", index: int, layer: "Layer") -> None:
+    """Add a layer at a place, and leave selected what is.
+
+    The selection changes back in one step: each step makes napari show other controls.
+    """
+    before = set(layers.selection)
+    layers.insert(index, layer)
+    layers.selection.symmetric_difference_update(before ^ set(layers.selection))
 
 
 def contrast_limits(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> list:

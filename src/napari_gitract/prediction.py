@@ -17,6 +17,7 @@ from gitract.organs import IGNORE, ORGANS
 from napari_gitract.layers import (
     MAP_KEY,
     change_to_layer,
+    insert_unselected,
     organ_attributes,
     origin_of,
     transform_of,
@@ -147,7 +148,8 @@ class Comparison:
         # Before it is in the viewer: what cannot be edited is not kept against a crash either.
         self.shown.editable = False
         self._digests = [""] * len(labels.data)
-        _insert_above(self._viewer, labels, self.shown)
+        layers = self._viewer.layers
+        insert_unselected(layers, layers.index(labels) + 1, self.shown)
         for name in _TRANSFORM:
             labels.events[name].connect(self._follow)
 
@@ -255,12 +257,3 @@ def _difference_layer(labels: "Labels", prediction: Prediction) -> "Labels":
     attributes["name"] = f"{labels.name} · difference"
     attributes["features"]["name"] = ["as predicted", "added", "erased"]
     return Labels(change, **attributes)
-
-
-def _insert_above(viewer: "ViewerModel", below: "Labels", layer: "Labels") -> None:
-    """Add a layer above another one, and leave selected what is."""
-    selection = viewer.layers.selection
-    before = set(selection)
-    viewer.layers.insert(viewer.layers.index(below) + 1, layer)
-    selection.update(before)
-    selection.discard(layer)

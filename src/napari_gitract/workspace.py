@@ -30,13 +30,14 @@ from napari_gitract.layers import (
 from napari_gitract.prediction import Prediction, keep_prediction, prediction_of
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
+    from napari.components import Camera, ViewerModel
     from napari.layers import Labels, Layer
 
 __all__ = [
     "ModelEvents",
     "ReviewedSlice",
     "Workspace",
+    "camera_of",
     "current_slice",
     "go_to_slice",
     "model_events",
@@ -51,6 +52,11 @@ def unproxied(viewer: Any) -> Any:
     object that events name as their source, so ``is`` and weak references fail.
     """
     return getattr(viewer, "__wrapped__", viewer)
+
+
+def camera_of(viewer: "ViewerModel") -> "Camera":
+    """The camera of a viewer: its scene's since napari 0.9, its own before."""
+    return getattr(viewer, "scene", viewer).camera
 
 
 class ModelEvents:

@@ -13,7 +13,7 @@ from gitract.scan import Scan, Segmentation
 from napari_gitract.layers import origin_of, scan_to_layer, segmentation_to_layer
 from napari_gitract.widgets import _checks
 from napari_gitract.widgets._checks import CHANGED, GREY, NO_LAYER, NOT_YET, ContourChecks
-from napari_gitract.workspace import Workspace, go_to_slice
+from napari_gitract.workspace import Workspace, camera_of, go_to_slice
 
 SHAPE, SPACING = (30, 60, 70), (3.0, 1.5, 1.25)
 HOLE = (14, 22, 31)  # the middle of it
@@ -96,10 +96,9 @@ def click_row(checks, row, qtbot):
 
 def place_shown(viewer, layer):
     """The voxel of a layer in the middle of the canvas, on the slice that is shown."""
-    camera = getattr(viewer, "scene", viewer).camera  # the scene's since napari 0.9
     world = np.array(viewer.dims.point)
     displayed = list(viewer.dims.displayed)
-    world[displayed] = np.array(camera.center)[-len(displayed) :]
+    world[displayed] = np.array(camera_of(viewer).center)[-len(displayed) :]
     return tuple(round(float(index)) for index in layer.world_to_data(world))
 
 

@@ -19,7 +19,7 @@ from napari_gitract.prediction import Prediction, difference, keep_prediction, p
 from napari_gitract.widgets._display import PREDICTION_LOST, hide_organs
 from napari_gitract.widgets._keys import DISPLAY_KEYS, KEYS
 from napari_gitract.widgets.review import NO_LABELS, Review
-from napari_gitract.workspace import Workspace, current_slice, go_to_slice
+from napari_gitract.workspace import Workspace, camera_of, current_slice, go_to_slice
 
 LARGE, SMALL, STOMACH = 1, 2, 3
 
@@ -449,7 +449,7 @@ def state(viewer):
         (one.name, one.visible, one.opacity, getattr(one, "contour", 0), one.rendering)
         for one in viewer.layers
     ]
-    camera, dims = viewer.camera, viewer.dims
+    camera, dims = camera_of(viewer), viewer.dims
     return (
         layers,
         dims.ndisplay,
@@ -469,8 +469,8 @@ def test_3d_shows_the_organs_alone_and_a_second_press_brings_everything_back(
     review.labels.layer = labels
     qtbot.waitUntil(lambda: review.display.layer is labels)
     go_to_slice(viewer, labels, 3)
-    viewer.camera.zoom = 3.5
-    viewer.camera.center = (0, 11, 9)
+    camera_of(viewer).zoom = 3.5
+    camera_of(viewer).center = (0, 11, 9)
     before = state(viewer)
     review.three_d_button.click()
     assert viewer.dims.ndisplay == 3
@@ -483,7 +483,7 @@ def test_3d_shows_the_organs_alone_and_a_second_press_brings_everything_back(
 
 def test_3d_is_seen_from_the_front_with_the_head_up(viewer, labels, review):
     review.three_d_button.click()
-    camera = viewer.camera
+    camera = camera_of(viewer)
     np.testing.assert_allclose(camera.view_direction, (0, 1, 0), atol=1e-6)  # to the back
     np.testing.assert_allclose(camera.up_direction, (-1, 0, 0), atol=1e-6)  # slices run to the feet
     review.three_d_off()

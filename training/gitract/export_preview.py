@@ -27,7 +27,6 @@ from gitract.metrics import dice
 from gitract.organs import IGNORE, Organ
 from gitract.orientation import axes_run_to, plane_name
 from gitract.scan import Scan, Segmentation, Spacing, corners_apart
-from gitract.surface import surface_distances
 
 __all__ = [
     "FORMATS",
@@ -438,6 +437,8 @@ def _place_of(segmentation: Segmentation) -> Scan:
 
 def _compared(meant: Segmentation, read: Segmentation | None) -> tuple[OrganBack, ...]:
     """Each organ that was drawn, against what of it was read; against nothing of another size."""
+    from gitract.surface import surface_distances  # brings scipy, which a preview does not need
+
     voxel_ml = float(np.prod(meant.spacing)) / 1000.0
     found = {}
     if read is not None:

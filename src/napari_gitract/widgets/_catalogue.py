@@ -32,18 +32,17 @@ class ModelCatalogue(QWidget):
 
     def __init__(self, panel: Panel) -> None:
         super().__init__()
-        from gitract.model_download import default_source
-
         self._panel = panel
         self.catalogue: Catalogue | None = None
-        self.source = QLineEdit(settings().catalogue or default_source())
-        self.source.setPlaceholderText("https://… or a folder")
-        self.source.setToolTip(
+        self._source = QLineEdit()
+        self._source_known = False
+        self._source.setPlaceholderText("https://… or a folder")
+        self._source.setToolTip(
             "Where a catalogue.json is. Behind a firewall: a folder that it was copied to, with "
             "the archives beside it. A proxy is taken from HTTPS_PROXY."
         )
-        self.source.textEdited.connect(self.clear)
-        self.source.returnPressed.connect(self.list_models)
+        self._source.textEdited.connect(self.clear)
+        self._source.returnPressed.connect(self.list_models)
         self.browse_button = QPushButton("Browse…")
         self.browse_button.clicked.connect(self._browse)
         self.list_button = QPushButton("List models")
@@ -57,12 +56,13 @@ class ModelCatalogue(QWidget):
         self.bar = JobBar(cancel="End now; what has arrived is kept for the next time.")
         self.hint = note()
         self._arrange()
-        self.clear()
+        self._show(None)
+        say(self.hint, NO_SOURCE)
 
     def _arrange(self) -> None:
         row = QHBoxLayout()
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.source, 1)
+        row.addWidget(self._source, 1)
         row.addWidget(self.browse_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -76,6 +76,24 @@ class ModelCatalogue(QWidget):
             self.hint,
         ):
             layout.addWidget(widget)
+
+    @property
+    def source(self) -> QLineEdit:
+        """Where the catalogue is."""
+        self.show_source()
+        return self._source
+
+    def show_source(self) -> None:
+        """Show the catalogue that was listed last, or that this installation is told to use.
+
+        Not before somebody looks: for the settings napari goes through all plugins' manifests.
+        """
+        from gitract.model_download import default_source
+
+        if not self._source_known:
+            self._source_known = True
+            self._source.setText(settings().catalogue or default_source())
+            self.clear()
 
     @property
     def selected(self) -> "Offer | None":
@@ -164,7 +182,7 @@ class ModelCatalogue(QWidget):
 
         busy, offer = self._panel.busy, self.selected
         self.list_button.setEnabled(not busy)
-        self.source.setEnabled(not busy)
+        self._source.setEnabled(not busy)
         self.browse_button.setEnabled(not busy)
         if self.catalogue is None or offer is None:
             return

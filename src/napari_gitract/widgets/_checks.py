@@ -30,7 +30,7 @@ from napari_gitract.jobs import Job, errors_shown
 from napari_gitract.layers import Origin, origin_for, segmentation_of_labels
 from napari_gitract.widgets._choices import follow
 from napari_gitract.widgets._parts import ROW_HEIGHT, note, say, table
-from napari_gitract.workspace import Workspace, current_slice, unproxied
+from napari_gitract.workspace import Workspace, camera_of, current_slice, unproxied
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -245,8 +245,7 @@ def _show_place(viewer: "Viewer", layer: Labels, position: Sequence[int]) -> Non
     first = viewer.dims.ndim - layer.ndim
     viewer.dims.set_point(range(first, viewer.dims.ndim), world)
     place = dict(enumerate(world, start=first))
-    camera = getattr(viewer, "scene", viewer).camera  # the scene's since napari 0.9
-    camera.center = tuple(place.get(axis, 0.0) for axis in viewer.dims.displayed)
+    camera_of(viewer).center = tuple(place.get(axis, 0.0) for axis in viewer.dims.displayed)
 
 
 def _counted(findings: Sequence["Finding"]) -> str:

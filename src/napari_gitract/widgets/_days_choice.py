@@ -41,6 +41,7 @@ class DayContours(QWidget):
         self._followed: WeakSet[Layer] = WeakSet()
         self.days: list[OpenDay] = []
         self.menus: list[QComboBox] = []
+        self._told: list[tuple[Any, ...]] | None = None
         self.table = table(["Day", "Contours"])
         self.table.setToolTip(
             "The scans that are open. Choose the contours of each; a day without any is left out "
@@ -69,7 +70,19 @@ class DayContours(QWidget):
                 follow(self, layer.events.name, self._refresh)
                 follow(self, layer.events.data, self._refresh)
                 follow(self, layer.events.metadata, self._refresh)
-        self.days = open_days(self._viewer.layers)
+        days = open_days(self._viewer.layers)
+        told = [self._told_of(day) for day in days]
+        if told != self._told:
+            self._told, self.days = told, days
+            self._fill_table()
+        self.changed.emit()
+
+    def _told_of(self, day: OpenDay) -> tuple[Any, ...]:
+        """What the table shows of a day."""
+        names = [layer.name for layer in day.offered]
+        return day.image, day.name, day.offered, day.own, names, self.contours_of(day)
+
+    def _fill_table(self) -> None:
         self.table.setRowCount(0)  # lets go of the menus
         self.table.setRowCount(len(self.days))
         self.menus = [self._menu(day) for day in self.days]
@@ -81,7 +94,6 @@ class DayContours(QWidget):
             self.table.setRowHeight(row, _ROW_HEIGHT)
         self.table.setColumnWidth(1, _CONTOURS_WIDTH)
         fit_height(self.table)
-        self.changed.emit()
 
     def _menu(self, day: OpenDay) -> QComboBox:
         menu = QComboBox()

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from napari.layers import Image, Labels, Layer, Points
 
-from napari_gitract.layers import MAP_KEY, contrast_limits, organ_attributes, transform_of
+from napari_gitract.layers import (
+    MAP_KEY,
+    contrast_limits,
+    insert_unselected,
+    organ_attributes,
+    transform_of,
+)
+from napari_gitract.workspace import camera_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -108,7 +115,7 @@ class ShownDays:
         """
         self.end()
         self._hide(hidden)
-        camera = self._viewer.camera
+        camera = camera_of(self._viewer)
         self._camera = (camera.center, camera.zoom)
         extent = np.asarray(today.extent.world)
         step = float(extent[1, -1] - extent[0, -1]) * (1 + _GAP)
@@ -149,7 +156,8 @@ class ShownDays:
                 layer.visible = True
         self._hidden = []
         if self._camera is not None:
-            self._viewer.camera.center, self._viewer.camera.zoom = self._camera
+            camera = camera_of(self._viewer)
+            camera.center, camera.zoom = self._camera
             self._camera = None
 
     def _hide(self, layers: Sequence[Layer]) -> None:
@@ -159,14 +167,8 @@ class ShownDays:
 
     def _insert(self, layer: Layer, index: int) -> None:
         """Add a layer at a place, and leave selected what is."""
-        selection = self._viewer.layers.selection
-        before, active = set(selection), selection.active
         self.layers.append(layer)
-        self._viewer.layers.insert(index, layer)
-        selection.update(before)
-        selection.discard(layer)
-        if active is not None:
-            selection.active = active
+        insert_unselected(self._viewer.layers, index, layer)
 
 
 def _names(corners: dict[int, str], extent: np.ndarray, step: float) -> Points:

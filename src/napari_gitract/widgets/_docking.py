@@ -1,9 +1,9 @@
 """Keep the widgets of this plugin in tabs: below each other they would not fit a laptop."""
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
-__all__ = ["dock_of", "short_title", "tab_with_siblings", "widen"]
+__all__ = ["dock_of", "resize", "short_title", "tab_with_siblings", "widen"]
 
 
 def tab_with_siblings(widget: QWidget, kind: type[QWidget]) -> None:
@@ -23,16 +23,34 @@ def tab_with_siblings(widget: QWidget, kind: type[QWidget]) -> None:
         ours = other is not dock and isinstance(other.widget(), kind)
         together = window.dockWidgetArea(other) == window.dockWidgetArea(dock)
         if ours and together and not other.isHidden() and not other.isFloating():
+            width = other.width()
             window.tabifyDockWidget(other, dock)
             dock.raise_()
+            _widen_soon(widget, width)
             return
+
+
+def _widen_soon(widget: QWidget, width: int) -> None:
+    """Give a dock the width of its tabs again: napari, when it is done, leaves it the least."""
+    timer = QTimer(widget)  # which goes with the widget, should that be closed before
+    timer.setSingleShot(True)
+    timer.timeout.connect(lambda: widen(widget, width))
+    timer.timeout.connect(timer.deleteLater)
+    timer.start()
 
 
 def widen(widget: QWidget, width: int) -> None:
     """Give the dock of `widget` at least so many pixels, where it is docked."""
     dock = dock_of(widget)
+    if dock is not None and dock.width() < width:
+        resize(widget, width)
+
+
+def resize(widget: QWidget, width: int) -> None:
+    """Give the dock of `widget` about so many pixels, where it is docked."""
+    dock = dock_of(widget)
     window = None if dock is None else dock.parent()
-    if dock is not None and isinstance(window, QMainWindow) and dock.width() < width:
+    if dock is not None and isinstance(window, QMainWindow):
         window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
 
 

@@ -67,7 +67,7 @@ def button_row(*buttons: QAbstractButton) -> QHBoxLayout:
 
 def section(title: str, content: QWidget) -> QCollapsible:
     """Something that is seldom needed, folded away."""
-    folded = QCollapsible(title)
+    folded = QCollapsible(title, expandedIcon="▼", collapsedIcon="▶")
     folded.setDuration(0)
     folded.addWidget(content)
     layout = folded.layout()
@@ -80,7 +80,9 @@ def color_icon(color: str) -> QIcon:
     """A plain swatch."""
     pixmap = QPixmap(14, 14)
     pixmap.fill(QColor(color))
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # which Qt would tint in a selected row
+    return icon
 
 
 def table(headers: list[str]) -> QTableWidget:

@@ -33,6 +33,7 @@ from gitract.orientation import axes_run_to
 from gitract.scan import axial_affine
 from napari_gitract.layers import origin_by_scale, origin_of
 from napari_gitract.widgets._choices import follow
+from napari_gitract.workspace import camera_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -623,7 +624,7 @@ class ThreeD:
         """Show the organs alone, from the patient's front."""
         if self.shown:
             return
-        camera, dims = self._viewer.camera, self._viewer.dims
+        camera, dims = camera_of(self._viewer), self._viewer.dims
         self._before = _Before(
             labels=labels,
             rendering=labels.rendering,
@@ -653,7 +654,7 @@ class ThreeD:
             return
         self._viewer.dims.ndisplay = 2
         self.give_back()
-        dims, camera = self._viewer.dims, self._viewer.camera
+        dims, camera = self._viewer.dims, camera_of(self._viewer)
         if len(before.order) == dims.ndim:
             dims.order, dims.point = before.order, before.point
         camera.angles, camera.center, camera.zoom = before.angles, before.center, before.zoom
@@ -673,7 +674,7 @@ class ThreeD:
         towards = directions(labels)
         view, up = (_unit(towards, way) for way in ("back", "head"))
         if view is not None and up is not None:
-            self._viewer.camera.set_view_direction(view, up)
+            camera_of(self._viewer).set_view_direction(view, up)
 
 
 class _Before(NamedTuple):

@@ -90,6 +90,7 @@ class Export(Panel):
             ("calling_ae_title", self.node.calling),
         ):
             self.remember(name, control)
+        self._suggest_format()  # now: to read the settings would be a stop with the first layer
         self.labels.chosen.connect(self._on_layers)
         follow(self, self.workspace.labels_touched, self._on_touched)
         self._on_layers()
@@ -148,7 +149,8 @@ class Export(Panel):
         return str(self.format.currentData())
 
     def choose_format(self, suffix: str) -> None:
-        """Choose the format of this suffix."""
+        """Choose the format of this suffix, as the user does."""
+        self._format_chosen = True
         self.format.setCurrentIndex(self.format.findData(suffix))
         self._on_choice()
 
@@ -166,14 +168,14 @@ class Export(Panel):
         if layer is not self._layer:
             self._layer = layer
             self.organs.forget()
-            self._suggest_format()
+        self._suggest_format()  # a layer that fills up knows its scan only when it is complete
         self._on_choice()
 
     def _suggest_format(self) -> None:
         """The format that contours of such a scan are most often wanted in, until one is chosen."""
-        if self._layer is None or self._format_chosen:
+        if self._format_chosen:
             return
-        origin = origin_of(self._layer.metadata)
+        origin = None if self._layer is None else origin_of(self._layer.metadata)
         index = self.format.findData(preferred_suffix(None if origin is None else origin.stored))
         self.format.setCurrentIndex(max(0, index))
 
@@ -486,10 +488,15 @@ def _look(parts: list[_Part], asked: _Asked, known: _Key | None, report: Report)
 def _as_table(found: Preview) -> str:
     """What will be written in two columns, as Qt's rich text."""
     rows = (
-        f"<tr><td><b>{escape(heading)}</b>&nbsp;</td><td>{escape(text)}</td></tr>"
+        f"<tr><td><b>{escape(heading)}</b>&nbsp;</td><td>{escape(_breakable(text))}</td></tr>"
         for heading, text in found.rows
     )
     return f"<table cellspacing='2'>{''.join(rows)}</table>"
+
+
+def _breakable(text: str) -> str:
+    """The same, where a name that is longer than a narrow dock can go on in the next line."""
+    return re.sub(r"\S{30,}", lambda name: re.sub(r"([_.\-])", "\\1\u200b", name[0]), text)
 
 
 def _fits(part: _Part) -> bool:

@@ -346,6 +346,8 @@ class FineTune(Panel):
             say(self.hint, NO_LAYERS)
         elif self.hint.text() == NO_LAYERS:
             say(self.hint, "")
+        for part in (self.organs_section, self.review, self.more_section, self.start_button):
+            part.setVisible(ready)
         self.start_button.setEnabled(ready and bool(self.review.slices) and not self.busy)
 
 

@@ -88,6 +88,7 @@ class Models(Panel):
         self.compare_section = section("Compare two on the open scan", self.compare)
         self.get = ModelCatalogue(self)
         self.get_section = section("Get more models", self.get)
+        self.get_section.toggled.connect(self.get.show_source)
 
     def _arrange(self) -> None:
         self.column.addWidget(self.versions)

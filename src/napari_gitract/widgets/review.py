@@ -10,6 +10,7 @@ from gitract import INTENDED_USE
 from napari_gitract.widgets._checks import ContourChecks
 from napari_gitract.widgets._choices import LayerChoice, follow
 from napari_gitract.widgets._display import Display
+from napari_gitract.widgets._docking import dock_of, resize
 from napari_gitract.widgets._panel import Panel
 from napari_gitract.widgets._parts import button_row, form, note, say, section
 from napari_gitract.widgets._review import SliceReview
@@ -36,6 +37,7 @@ class Review(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.views: LinkedViews | None = None
+        self._width_alone = 0  # of the dock, in pixels, before the planes came beside it
         self.three_d = ThreeD(self.viewer)
         self.hint = note()
         self.labels = LayerChoice(self.viewer, Labels)
@@ -120,6 +122,8 @@ class Review(Panel):
         self.views.show_layer(self.labels.layer)
         self.views.kept_visible = self.three_d.hidden
         self.views.closed.connect(self._on_views_closed)
+        own = dock_of(self)
+        self._width_alone = 0 if own is None else own.width()
         dock = self.viewer.window.add_dock_widget(self.views, name=VIEWS, area="right")
         window = dock.parent()
         if isinstance(window, QMainWindow):
@@ -138,6 +142,12 @@ class Review(Panel):
         self.views_button.setChecked(False)
         if views is not None:
             views.deleteLater()
+        QTimer.singleShot(0, self._give_back_width)
+
+    def _give_back_width(self) -> None:
+        """Let the canvas have the room of the planes again, which Qt gives to this dock."""
+        if self._width_alone and self.views is None:
+            resize(self, self._width_alone)
 
     # --- 3-D ------------------------------------------------------------------------------
 
