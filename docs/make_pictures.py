@@ -1,9 +1,10 @@
 """Go through the whole program as a user does, and photograph it: ``python docs/make_pictures.py``.
 
 One window, one phantom: every step presses the buttons that a user presses, checks what came of
-it, and takes the picture of the guide that shows it. A step that fails is named, and the exit
-code is 1. Needs a screen; without one run it under ``xvfb-run -a -s "-screen 0 1366x768x24"``.
-Models and settings are kept in a temporary folder, so whoever runs it keeps their own.
+it, and takes the picture of the guide that shows it. A step that fails is named, failed.png shows
+the window as it was then, and the exit code is 1. Needs a screen; without one run it under
+``xvfb-run -a -s "-screen 0 1366x768x24"``. Models and settings are kept
+in a temporary folder, so whoever runs it keeps their own.
 
     python docs/make_pictures.py [--to FOLDER]
 """
@@ -150,10 +151,6 @@ class Tour:
 
     def picture(self, name: str) -> None:
         """Save the whole window, with the mouse over the middle of the canvas."""
-        width, height = SIZE
-        self.viewer.window.resize(width, height - 1)  # napari's slider then lays itself out anew
-        spin(0.1)
-        self.viewer.window.resize(width, height)
         canvas = canvas_of(self)
         mouse(canvas, "MouseMove", (canvas.width() / 2, 0.45 * canvas.height()))
         spin(0.6)  # the time that layouts and the status bar take
@@ -727,6 +724,7 @@ def spin(seconds: float = 0.1, until: Callable[[], bool] = lambda: True) -> None
     TimeoutError
         It never was.
     """
+    from qtpy.QtCore import QEvent
     from qtpy.QtWidgets import QApplication
 
     start = time.monotonic()
@@ -734,6 +732,8 @@ def spin(seconds: float = 0.1, until: Callable[[], bool] = lambda: True) -> None
         if time.monotonic() - start > PATIENCE_S:
             raise TimeoutError(f"Waited for {PATIENCE_S:g} s.")
         QApplication.processEvents()
+        # What napari deletes later goes only with a running event loop, or so.
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
         time.sleep(0.01)
 
 

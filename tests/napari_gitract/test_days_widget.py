@@ -145,7 +145,7 @@ def test_organs_are_compared_day_by_day(both, qtbot, patient):
     assert text(both, 0, 0) == "Large bowel"
     assert text(both, 2, 0).strip() == "day2"
     shown = float(text(both, 2, 1))
-    assert shown == pytest.approx(volumes["large_bowel"], rel=0.02)  # stomach covers some of it
+    assert shown == pytest.approx(volumes["large_bowel"], rel=0.03)  # stomach covers some of it
     for row in both.result.found.rows:
         if row.day == TODAY:
             assert row.moved_mm < 4

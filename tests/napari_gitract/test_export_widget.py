@@ -128,8 +128,12 @@ def test_without_contours_it_says_what_to_do(viewer):
 
 def test_contours_of_a_dicom_series_are_suggested_as_a_structure_set(widget, contours):
     assert widget.suffix == ".rtstruct.dcm"
+    shown = np.zeros(contours.shape, np.uint8)  # as a layer shows them: no voxel is two organs'
+    for organ, mask in zip(contours.organs[:3], contours.masks, strict=False):
+        shown[mask] = organ.id
+    voxel_ml = np.prod(contours.spacing) / 1000
     assert rows(widget) == {
-        organ.title: (f"{contours.volumes_ml[organ.name]:.1f} mL", True)
+        organ.title: (f"{np.count_nonzero(shown == organ.id) * voxel_ml:.1f} mL", True)
         for organ in contours.organs[:3]
     }
     text = widget.about.text()

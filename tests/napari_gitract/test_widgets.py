@@ -32,7 +32,8 @@ def open_widget(viewer, name):
 
 
 def wait(qtbot, widget):
-    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    # The first job loads torch, which takes half a minute on a busy machine.
+    qtbot.waitUntil(lambda: not widget.busy, timeout=60_000)
 
 
 def click(qtbot, button):
