@@ -113,7 +113,7 @@ class Outcome:
     hd95_mm: dict[str, float]
     training_s: float
     stack_s: float
-    fine_tune_s: float
+    fine_tune_s: float | None  # None where it was not timed
     memory_mb: float
 
     @property
@@ -285,7 +285,7 @@ def row(one: Outcome) -> list[str]:
         *(f"{one.dice[organ]:.3f}" if organ in one.dice else "–" for organ in ORGANS),
         f"{one.mean_dice:.3f}",
         "–" if np.isnan(one.mean_hd95_mm) else f"{one.mean_hd95_mm:.1f}",
-        f"{one.stack_s:.1f}", f"{one.fine_tune_s:.0f}",
+        f"{one.stack_s:.1f}", "–" if one.fine_tune_s is None else f"{one.fine_tune_s:.0f}",
         f"{one.training_s:.0f}", f"{one.memory_mb:.0f}",
     ]  # fmt: skip
 
@@ -311,7 +311,7 @@ def budget_told(budget: Budget, recipe: Recipe) -> str:
         "scans' own grid, means over patients; HD95 where an organ was found at all. A stack is "
         f"a phantom of {slices} voxels, the whole call. Fine-tuning is that of "
         f"{FINE_TUNED_SLICES} slices with its checks, timed over {budget.fine_tune_steps} of its "
-        f"{FineTuneSettings().steps} steps. Memory is the "
+        f"{FineTuneSettings().steps} steps (–: not timed). Memory is the "
         "peak of the process that did all of it. GMAC is for one slice of 256×256, 3-D: one "
         "patch of 32×96×96."
     )

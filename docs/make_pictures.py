@@ -373,8 +373,6 @@ def models(tour: Tour) -> None:
     widget.compare_section.expand()
     spin(0.2)
     compare.image.layer = tour.layer(DAY)
-    compare.first.setCurrentIndex(1)
-    compare.second.setCurrentIndex(0)  # the new one, so that what it gained is green
     compare.with_reference.setChecked(True)
     compare.reference.layer = tour.layer(f"{DAY} · reference")
     tour.press(compare.compare_button)

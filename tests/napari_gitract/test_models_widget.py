@@ -296,9 +296,9 @@ def test_what_is_missing_for_a_comparison_is_told(viewer, widget, add, scan):
     add("clinic")
     model_events.changed.emit()
     assert compare.hint.text() == ""
-    assert compare.second.info.id == "clinic"
+    assert compare.first.info.id == "clinic"
     assert compare.compare_button.isEnabled()
-    compare.second.setCurrentIndex(0)
+    compare.first.setCurrentIndex(0)
     assert compare.hint.text() == _compare.SAME
     assert not compare.compare_button.isEnabled()
 
@@ -308,7 +308,7 @@ def test_a_comparison_is_a_table_and_a_layer(viewer, add, image, compared, qtbot
     widget = Models(viewer)
     click(qtbot, widget.compare.compare_button)
     wait(qtbot, widget)
-    assert compared.calls == [("case1_day2", shipped, clinic, None)]
+    assert compared.calls == [("case1_day2", clinic, shipped, None)]
     assert cells(widget.compare.volumes) == [[organ.title, "10.0", "–"] for organ in ORGANS]
     assert cells(widget.compare.dice) == [[organ.title, "0.750"] for organ in ORGANS]
     assert cells(widget.compare.hd95) == [[organ.title, "–"] for organ in ORGANS]
@@ -316,7 +316,7 @@ def test_a_comparison_is_a_table_and_a_layer(viewer, add, image, compared, qtbot
     assert clinic in layer.name
     assert not layer.editable
     assert set(np.unique(layer.data)) == {0, GAINED, LOST}
-    assert list(layer.features["name"])[1:] == [f"only {clinic}", f"only {shipped}"]
+    assert list(layer.features["name"])[1:] == [f"only {shipped}", f"only {clinic}"]
     np.testing.assert_allclose(layer.scale, image.scale)
     assert widget.compare.image.layer is image  # what differs is no scan
     assert layer not in widget.compare.reference.layers

@@ -227,9 +227,9 @@ class CompareModels(QWidget):
         say(self.hint, CHANGED if now != self._digests else "")
 
     def _choose_two(self) -> None:
-        """Offer the active model and another one."""
-        if self.second.count() > 1:
-            self.second.setCurrentIndex(1)
+        """Offer another model against the active one, so that what this one gains is green."""
+        if self.first.count() > 1:
+            self.first.setCurrentIndex(1)
         self.update_state()
 
     def update_state(self, *_: Any) -> None:
