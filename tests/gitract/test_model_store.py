@@ -355,6 +355,12 @@ def test_an_archive_is_the_model(
     assert reports
     with pytest.raises(InputError, match="already"):
         other.import_model(archive)
+    for source, name in ((archive, "second"), (imported.path, "third")):
+        renamed = other.import_model(source, name=name)
+        assert (renamed.id, other.find(name).title) == (name, imported.title)
+        assert files(renamed.path)["model.safetensors"] == files(imported.path)["model.safetensors"]
+    with pytest.raises(InputError, match="cannot name a model"):
+        other.import_model(archive, name="../fourth")
 
 
 def test_a_folder_is_imported_by_the_same_call(

@@ -21,6 +21,7 @@ from gitract.errors import InputError
 from gitract.home import default_home
 from gitract.model_config import (
     CARD_FILE,
+    CONFIG_FILE,
     WEIGHTS_FILE,
     read_model_config,
 )
@@ -244,8 +245,8 @@ class ModelStore:
             ) from error
         return ModelInfo.of_folder(target)
 
-    def import_folder(self, folder: Path) -> ModelInfo:
-        """Copy a model folder into the store; it is not active yet.
+    def import_folder(self, folder: Path, *, name: str | None = None) -> ModelInfo:
+        """Copy a model folder into the store, as `name` or its own id; it is not active yet.
 
         Raises
         ------
@@ -255,9 +256,16 @@ class ModelStore:
         config = read_model_config(folder)
         if not (folder / WEIGHTS_FILE).is_file():
             raise InputError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
-        return self.add(config.id, lambda target: copy_model(folder, target))
 
-    def import_model(self, path: Path, report: Report = silent) -> ModelInfo:
+        def write(target: Path) -> None:
+            copy_model(folder, target)
+            _rename_model(target, name)
+
+        return self.add(name or config.id, write)
+
+    def import_model(
+        self, path: Path, report: Report = silent, *, name: str | None = None
+    ) -> ModelInfo:
         """Copy a model folder, or a zip archive of one, into the store; it is not active yet.
 
         Parameters
@@ -266,16 +274,24 @@ class ModelStore:
             The folder or the archive.
         report
             Called while an archive is unpacked; cancelled, the store stays as it was.
+        name
+            Its id in this store; the one that it has when not given. Models of one recipe
+            have the same.
 
         Raises
         ------
         InputError
-            It is neither, or its id is taken.
+            It is neither, or its id is taken or not usable.
         """
         if not path.is_file():
-            return self.import_folder(path)
+            return self.import_folder(path, name=name)
         with ModelArchive.opened(path) as archive:
-            return self.add(archive.config.id, lambda target: archive.unpack(target, report))
+
+            def write(target: Path) -> None:
+                archive.unpack(target, report)
+                _rename_model(target, name)
+
+            return self.add(name or archive.config.id, write)
 
     def export(self, model: str, path: Path) -> Path:
         """Copy a version to a new folder, or to a new archive where `path` ends with ``.zip``.
@@ -460,3 +476,11 @@ def _untouched_s(path: Path) -> float:
     """Seconds since anything of a file or a folder changed."""
     changed = [entry.stat().st_mtime for entry in (path, *path.glob("*"))]
     return time.time() - max(changed)
+
+
+def _rename_model(folder: Path, name: str | None) -> None:
+    """Give a model folder another id."""
+    if name is not None:
+        config = read_model_config(folder).model_copy(update={"id": name})
+        text = config.model_dump_json(indent=2) + "\n"
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")

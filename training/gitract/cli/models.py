@@ -93,12 +93,16 @@ def restore() -> None:
 @app.command("import")
 def import_model(
     path: Annotated[Path, typer.Argument(help="A model folder, or a .zip archive of one.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="What to call it here: models of one recipe have the same name."),
+    ] = None,
 ) -> None:
     """Copy a model into the store."""
     from gitract.model_store import ModelStore
 
     with progress_bar(quiet=False) as report:
-        info = ModelStore().import_model(path, report)
+        info = ModelStore().import_model(path, report, name=name)
     out.print(f"{info.id} is installed.")
 
 
