@@ -22,6 +22,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from gitract.errors import Cancelled, GitractError, Stopped
 from gitract.progress import Progress, Report
+from napari_gitract.mesa import keep_triton_out
 
 __all__ = [
     "Job",
@@ -94,6 +95,7 @@ def loading_libraries() -> Iterator[None]:
     while they are made. So nothing is looked through meanwhile, and afterwards they count as
     old: those are looked through only when many others have become so.
     """
+    keep_triton_out()
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from gitract.errors import InputError
 from gitract.models.registry import (
@@ -192,6 +191,9 @@ def network_cost(
     channels = in_channels or shape[1]
     network = _without_memory(name, channels, classes, options or {}).eval()
     images = torch.empty((1, channels, *shape[2:]), device="meta")
+    # Here alone: it brings triton, whose LLVM ends the program where a window is drawn by Mesa's.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(images)
     parameters = sum(one.numel() for one in network.parameters() if one.requires_grad)
