@@ -401,7 +401,7 @@ def draw(outcomes: Sequence[Outcome]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="center right")
     figure.canvas.draw()
     place_labels(axes, [(one.name, one.stack_s, one.mean_dice) for one in outcomes])
     PICTURE.parent.mkdir(exist_ok=True)
