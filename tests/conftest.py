@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from orthanc import Archive, running_archive
 from outside import missing
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
@@ -42,3 +43,14 @@ def program() -> Callable[[str, str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="module")
+def archive(
+    program: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Archive]:
+    """Orthanc, started for the tests of one module."""
+    with running_archive(
+        program("Orthanc", "orthanc"), tmp_path_factory.mktemp("orthanc")
+    ) as found:
+        yield found

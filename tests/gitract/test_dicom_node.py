@@ -19,20 +19,9 @@ from gitract.dicom_node import DicomNode, echo, files_to_send, send
 from gitract.errors import Cancelled, GitractError, InputError
 from gitract.io import read_scan, read_segmentation, write_scan, write_segmentation
 from gitract.progress import Progress
-from orthanc import AE_TITLE, Archive, free_port, running_archive
+from orthanc import AE_TITLE, Archive, free_port
 from phantoms import abdomen_phantom
 from sentences import assert_one_sentence
-
-
-@pytest.fixture(scope="module")
-def archive(
-    program: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Archive]:
-    """Orthanc, started for these tests."""
-    with running_archive(
-        program("Orthanc", "orthanc"), tmp_path_factory.mktemp("orthanc")
-    ) as found:
-        yield found
 
 
 @pytest.fixture

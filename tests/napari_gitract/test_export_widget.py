@@ -1,7 +1,6 @@
 """Export: what is told before, what is written, and what a DICOM node gets."""
 
 import socket
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,21 +19,10 @@ from gitract.scan import Scan, Segmentation
 from napari_gitract.autosaving import Autosaver
 from napari_gitract.layers import contour_layers, scan_to_layer, segmentation_to_layer
 from napari_gitract.widgets.export import Export
-from orthanc import AE_TITLE, Archive, free_port, running_archive
+from orthanc import AE_TITLE, free_port
 from phantoms import abdomen_phantom
 
 TUMOUR = KNOWN_ORGANS[-1]
-
-
-@pytest.fixture(scope="module")
-def archive(
-    program: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Archive]:
-    """Orthanc, started for these tests."""
-    with running_archive(
-        program("Orthanc", "orthanc"), tmp_path_factory.mktemp("orthanc")
-    ) as found:
-        yield found
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QRect, QTimer
-from qtpy.QtGui import QBrush, QColor, QIcon, QPainter, QPixmap
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import (
     QHeaderView,
     QPushButton,
@@ -29,7 +29,7 @@ from gitract.progress import Progress, Report
 from napari_gitract.jobs import Job, errors_shown
 from napari_gitract.layers import Origin, origin_for, segmentation_of_labels
 from napari_gitract.widgets._choices import follow
-from napari_gitract.widgets._parts import ROW_HEIGHT, note, say, table
+from napari_gitract.widgets._parts import ROW_HEIGHT, color_icon, note, say, table
 from napari_gitract.workspace import Workspace, camera_of, current_slice, unproxied
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ __all__ = ["ContourChecks"]
 
 MOST_ROWS = 8
 QUIET_MS = 200
-SWATCH = 14  # pixels
 SLICE, SENTENCE = range(2)
 NO_LAYER = "No Labels layer: segment a scan first."
 NOT_YET = "Not checked yet."
@@ -280,7 +279,8 @@ def _fit(rows: QTableWidget) -> None:
 def _items(finding: "Finding") -> tuple[QTableWidgetItem, QTableWidgetItem]:
     """The cells of a row; what is but a note stands in italics."""
     index = "–" if finding.position is None else str(finding.position[0])
-    cells = QTableWidgetItem(_swatch(finding.organs), index), QTableWidgetItem(finding.sentence)
+    icon = color_icon(*(organ.color for organ in finding.organs))
+    cells = QTableWidgetItem(icon, index), QTableWidgetItem(finding.sentence)
     note_only = finding.severity == "note"
     for cell in cells:
         cell.setToolTip(f"Note: {finding.sentence}" if note_only else finding.sentence)
@@ -288,14 +288,3 @@ def _items(finding: "Finding") -> tuple[QTableWidgetItem, QTableWidgetItem]:
         font.setItalic(note_only)
         cell.setFont(font)
     return cells
-
-
-def _swatch(organs: Sequence[Organ]) -> QIcon:
-    """The colours of the organs side by side."""
-    pixmap = QPixmap(SWATCH, SWATCH)
-    width = SWATCH // len(organs)
-    painter = QPainter(pixmap)
-    for place, organ in enumerate(organs):
-        painter.fillRect(QRect(place * width, 0, width, SWATCH), QColor(organ.color))
-    painter.end()
-    return QIcon(pixmap)

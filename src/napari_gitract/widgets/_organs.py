@@ -7,7 +7,7 @@ from weakref import WeakSet
 import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
-from qtpy.QtGui import QColor, QIcon
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
@@ -171,7 +171,7 @@ class OrganTable(QWidget):
             texts = ("", organ.title, f"{volume:.1f} mL" if volume else NOTHING)
             for column, text in enumerate(texts):
                 _item(self.rows, row, column).setText(text)
-            _item(self.rows, row, SWATCH).setIcon(_swatch(organ.color))
+            _item(self.rows, row, SWATCH).setIcon(color_icon(organ.color))
         shown = sum(self.rows.rowHeight(row) for row in range(min(len(self.organs), MOST_ROWS)))
         self.rows.setFixedHeight(shown + 2 * self.rows.frameWidth())
         self.rows.setVisible(bool(self.organs))
@@ -354,13 +354,6 @@ def _item(rows: QTableWidget, row: int, column: int) -> QTableWidgetItem:
             item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         rows.setItem(row, column, item)
     return item
-
-
-def _swatch(color: str) -> QIcon:
-    """A colour that stays as it is in the row that is selected, too."""
-    icon = color_icon(color)
-    icon.addPixmap(icon.pixmap(14, 14), QIcon.Mode.Selected)
-    return icon
 
 
 def _name_field() -> QComboBox:

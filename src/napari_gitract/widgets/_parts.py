@@ -1,7 +1,7 @@
 """Small pieces of Qt that the widgets share: text, forms, buttons, tables."""
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 ROW_HEIGHT = 22
+SWATCH = 14  # pixels
 
 
 def note(text: str = "", *, small: bool = False) -> QLabel:
@@ -76,10 +77,15 @@ def section(title: str, content: QWidget) -> QCollapsible:
     return folded
 
 
-def color_icon(color: str) -> QIcon:
-    """A plain swatch."""
-    pixmap = QPixmap(14, 14)
-    pixmap.fill(QColor(color))
+def color_icon(*colors: str) -> QIcon:
+    """A plain swatch; of several colours, side by side."""
+    pixmap = QPixmap(SWATCH, SWATCH)
+    pixmap.fill(QColor(colors[-1]))
+    width = SWATCH // len(colors)
+    painter = QPainter(pixmap)
+    for place, color in enumerate(colors):
+        painter.fillRect(place * width, 0, width, SWATCH, QColor(color))
+    painter.end()
     icon = QIcon(pixmap)
     icon.addPixmap(pixmap, QIcon.Mode.Selected)  # which Qt would tint in a selected row
     return icon

@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QHelpEvent, QMouseEvent, QPainter, QPaintEvent, QPolygonF
-from qtpy.QtWidgets import QSizePolicy, QToolTip, QVBoxLayout, QWidget
+from qtpy.QtCore import QPointF, QRectF, Qt, Signal
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPolygonF
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from gitract.review import SliceState
 from napari_gitract.widgets._parts import note
+from napari_gitract.widgets._slice_axis import GROUND, HERE, SliceAxis
 
 __all__ = ["Columns", "SliceStrip"]
 
@@ -29,8 +30,6 @@ _LOOKS: dict[SliceState, _Look] = {
     "rejected": _Look("#d55e00", 0.5),
     "untouched": _Look("#6b7280", 0.2),
 }
-_GROUND = "#15171c"
-_HERE = "#ffffff"
 _HEIGHT = 40
 _MARKER = 7  # the room above the columns, for the triangle
 _GAP_FROM = 4.0  # columns that are this wide get a gap between them
@@ -69,40 +68,19 @@ class SliceStrip(QWidget):
 
     def show_current(self, index: int | None) -> None:
         """Mark the slice that the viewer shows."""
-        if index != self.columns.current:
-            self.columns.current = index
-            self.columns.update()
+        self.columns.show_current(index)
 
 
-class Columns(QWidget):
+class Columns(SliceAxis):
     """The strip itself."""
 
-    chosen = Signal(int)
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("Slices", _HEIGHT)
         self.states: list[SliceState] = []
-        self.current: int | None = None
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setAccessibleName("Slices")
 
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(200, _HEIGHT)
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(60, _HEIGHT)
-
-    def slice_at(self, x: float) -> int | None:
-        """The slice under a place along the strip, the nearest where it is outside."""
-        if not self.states:
-            return None
-        index = int(x / self.width() * len(self.states))
-        return min(max(index, 0), len(self.states) - 1)
-
-    def place_of(self, index: int) -> QPointF:
-        """The middle of a column, in the widget's coordinates."""
-        return QPointF((index + 0.5) * self.width() / len(self.states), self.height() / 2)
+    @property
+    def slices(self) -> int:
+        return len(self.states)
 
     def text_of(self, index: int) -> str:
         """What the tooltip says of a slice."""
@@ -110,8 +88,8 @@ class Columns(QWidget):
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
         painter = QPainter(self)
-        painter.fillRect(self.rect(), QColor(_GROUND))
-        if self.current is not None and self.current < len(self.states):
+        painter.fillRect(self.rect(), QColor(GROUND))
+        if self.current is not None and self.current < self.slices:
             self._paint_marker(painter, self.current)
         # Where columns are narrower than a pixel, what the user did covers what was not touched.
         for state, look in reversed(_LOOKS.items()):
@@ -122,7 +100,7 @@ class Columns(QWidget):
 
     def _column(self, index: int, share: float) -> QRectF:
         """The place of a column of a share of the full height, at least one pixel wide."""
-        step = self.width() / len(self.states)
+        step = self.width() / self.slices
         left, right = round(index * step), round((index + 1) * step)
         width = max(right - left - (step >= _GAP_FROM), 1)
         height = round((self.height() - _MARKER - 1) * share)
@@ -135,29 +113,7 @@ class Columns(QWidget):
         painter.fillRect(ground, QColor("#4b5160"))
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(QColor(_HERE))
+        painter.setBrush(QColor(HERE))
         tip = _MARKER - 1
         painter.drawPolygon(QPolygonF([QPointF(x - 5, 0), QPointF(x + 5, 0), QPointF(x, tip)]))
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
-
-    def mousePressEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
-        self._choose(event)
-
-    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
-        self._choose(event)
-
-    def _choose(self, event: QMouseEvent | None) -> None:
-        if event is None or not event.buttons() & Qt.MouseButton.LeftButton:
-            return
-        index = self.slice_at(event.pos().x())
-        if index is not None and index != self.current:
-            self.chosen.emit(index)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Say what the slice under the mouse is."""
-        if not isinstance(event, QHelpEvent) or event.type() != QEvent.Type.ToolTip:
-            return super().event(event)
-        index = self.slice_at(event.pos().x())
-        if index is not None:
-            QToolTip.showText(event.globalPos(), self.text_of(index), self)
-        return True

@@ -4,23 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import (
-    QColor,
-    QFont,
-    QHelpEvent,
-    QMouseEvent,
-    QPainter,
-    QPaintEvent,
-    QPen,
-    QPolygonF,
-)
-from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+from qtpy.QtCore import QPointF, QRectF, Qt
+from qtpy.QtGui import QColor, QFont, QPainter, QPaintEvent, QPen, QPolygonF
+
+from napari_gitract.widgets._slice_axis import GROUND, HERE, SliceAxis
 
 __all__ = ["Curve", "VolumePlot"]
 
-# The strip of slices has the same ground and marker: alike in every theme.
-_GROUND, _HERE, _TEXT, _GRID = "#15171c", "#ffffff", "#aeb4c0", "#343a46"
+_TEXT, _GRID = "#aeb4c0", "#343a46"
 _HEIGHT = 140
 _ABOVE, _BELOW = 20, 15  # room for the numbers of the slice that is shown, and for slice numbers
 _FADED = 0.35
@@ -36,30 +27,18 @@ class Curve(NamedTuple):
     volumes_ml: np.ndarray
 
 
-class VolumePlot(QWidget):
+class VolumePlot(SliceAxis):
     """Volumes by slice, and a line at the slice that the viewer shows.
 
     Click or drag to choose a slice. It is painted by hand: a plotting library takes a tenth of
     a second for what must follow the slider.
     """
 
-    chosen = Signal(int)
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("Volume by slice", _HEIGHT)
         self.curves: tuple[Curve, ...] = ()
-        self.current: int | None = None
         self.emphasised: int | None = None
         self.faded = False
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setAccessibleName("Volume by slice")
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(200, _HEIGHT)
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(60, _HEIGHT)
 
     # --- what is shown ------------------------------------------------------------------
 
@@ -67,12 +46,6 @@ class VolumePlot(QWidget):
         """Draw these from now on; all have the same slices."""
         self.curves = tuple(curves)
         self.update()
-
-    def show_current(self, index: int | None) -> None:
-        """Mark the slice that the viewer shows."""
-        if index != self.current:
-            self.current = index
-            self.update()
 
     def emphasise(self, curve: int | None) -> None:
         """Draw one curve more heavily than the others."""
@@ -88,21 +61,9 @@ class VolumePlot(QWidget):
 
     @property
     def slices(self) -> int:
-        """How many slices there are."""
         return len(self.curves[0].volumes_ml) if self.curves else 0
 
-    def slice_at(self, x: float) -> int | None:
-        """The slice under a place along the plot, the nearest where it is outside."""
-        if not self.slices:
-            return None
-        return min(max(int(x / self.width() * self.slices), 0), self.slices - 1)
-
-    def place_of(self, index: int) -> QPointF:
-        """The middle of a slice, in the widget's coordinates."""
-        return QPointF((index + 0.5) * self.width() / self.slices, self.height() / 2)
-
     def text_of(self, index: int) -> str:
-        """What the tooltip says of a slice."""
         there = [
             f"{curve.title} {curve.volumes_ml[index]:.2f} mL"
             for curve in self.curves
@@ -114,7 +75,7 @@ class VolumePlot(QWidget):
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
         painter = QPainter(self)
-        painter.fillRect(self.rect(), QColor(_GROUND))
+        painter.fillRect(self.rect(), QColor(GROUND))
         if self.slices:
             painter.setFont(_small(painter.font()))
             painter.setOpacity(_FADED if self.faded else 1.0)
@@ -155,7 +116,7 @@ class VolumePlot(QWidget):
 
     def _paint_here(self, painter: QPainter, index: int) -> None:
         x = self.place_of(index).x()
-        painter.setPen(QColor(_HERE))
+        painter.setPen(QColor(HERE))
         painter.drawLine(QPointF(x, _ABOVE - 2.0), QPointF(x, self._floor))
 
     def _paint_curves(self, painter: QPainter) -> None:
@@ -209,30 +170,6 @@ class VolumePlot(QWidget):
             place = QRectF(left, 0, width + 2.0, _ABOVE - 2.0)
             painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, text)
             left += width + 8.0
-
-    # --- the mouse ----------------------------------------------------------------------
-
-    def mousePressEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
-        self._choose(event)
-
-    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
-        self._choose(event)
-
-    def _choose(self, event: QMouseEvent | None) -> None:
-        if event is None or not event.buttons() & Qt.MouseButton.LeftButton:
-            return
-        index = self.slice_at(event.pos().x())
-        if index is not None and index != self.current:
-            self.chosen.emit(index)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Say what the slice under the mouse holds."""
-        if not isinstance(event, QHelpEvent) or event.type() != QEvent.Type.ToolTip:
-            return super().event(event)
-        index = self.slice_at(event.pos().x())
-        if index is not None:
-            QToolTip.showText(event.globalPos(), self.text_of(index), self)
-        return True
 
 
 def _small(font: QFont) -> QFont:

@@ -187,13 +187,13 @@ def network_cost(
     InputError
         Unknown name or option.
     """
+    # Here alone: it brings triton, whose LLVM ends the program where a window is drawn by Mesa's.
+    from torch.utils.flop_counter import FlopCounterMode
+
     shape = input_shape(name, options)
     channels = in_channels or shape[1]
     network = _without_memory(name, channels, classes, options or {}).eval()
     images = torch.empty((1, channels, *shape[2:]), device="meta")
-    # Here alone: it brings triton, whose LLVM ends the program where a window is drawn by Mesa's.
-    from torch.utils.flop_counter import FlopCounterMode
-
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(images)
     parameters = sum(one.numel() for one in network.parameters() if one.requires_grad)
