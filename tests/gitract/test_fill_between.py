@@ -275,7 +275,7 @@ def test_real_slices_between_every_fourth_are_found_again() -> None:
         )
         assert ours is not None
         assert copied is not None
-        assert ours > 0.8  # loops of bowel turn between the slices
+        assert ours > 0.85
         assert ours > copied + 0.01
 
 
@@ -375,7 +375,7 @@ def test_the_model_beats_shapes_where_it_knows_what_lies_between() -> None:
         ]
         scores = [score for score in by_each if score is not None]
         assert len(scores) == 3
-        assert scores[2] > max(scores[:2]) + 0.01
+        assert scores[2] > max(scores[:2]) + 0.02
 
 
 # Regions to ignore

@@ -30,7 +30,7 @@ from gitract.scan import Scan, Segmentation
 from phantoms import stored_as
 
 QUICK = FineTuneSettings(steps=4, evaluate_every=2, batch_size=2)
-SLICES = [2, 6, 10]
+SLICES = [2, 5, 8]
 
 
 @pytest.fixture(scope="session")
@@ -482,6 +482,7 @@ def test_an_organ_that_no_reviewed_slice_shows_is_not_unlearnt(store: ModelStore
     scan, truth = abdomen((24, 96, 112), spacing=(3.0, 3.6, 3.6))
     before = Segmenter(device="cpu", store=store).segment(scan).masks
     silent = ~(before | truth.masks).any(axis=(2, 3))  # neither drawn nor contoured there
+    silent &= truth.masks.any(axis=(0, 2, 3))  # where another organ is
     shown = (before & truth.masks).any(axis=(1, 2, 3))
     organ, index = next((int(o), int(z)) for o, z in np.argwhere(silent) if shown[o])
     candidate = fine_tune([Corrections(scan, truth, (index,))], device="cpu", store=store)

@@ -103,7 +103,7 @@ def test_a_hole_is_joined_within_the_mask() -> None:
 
 
 def test_the_area_is_that_of_the_pixels_less_half_a_pixel() -> None:
-    _, truth = abdomen_phantom(slices=8, rows=128, columns=128)
+    _, truth = abdomen_phantom(slices=16, rows=128, columns=128)
     seen = 0
     for mask in truth.masks.reshape(-1, 128, 128):
         polygons = outlined(mask)

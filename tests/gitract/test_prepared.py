@@ -96,6 +96,7 @@ def test_a_stack_is_what_preparation_makes_of_the_scan(
 
 def test_facts_are_those_of_the_scan_as_it_is_stored(tmp_path: Path) -> None:
     scan, truth = abdomen(SMALL, name="case1_day0")
+    truth.masks[1, 3] |= truth.masks[0, 3]  # an overlap
     truth.masks[0, 2, 0, 5] = True  # at the border
     write_day(tmp_path, scan, truth)
     (stack,) = prepared(tmp_path, tmp_path / "cache")

@@ -111,7 +111,7 @@ SWIN = {"width": 12, "depths": [1, 1, 1, 1], "window": 4}
 VARIANTS = {
     "attention_unet": Variant("attention_unet", {"widths": [8, 8, 16, 16, 16]}),
     "attention_unet 3-D": Variant(
-        "attention_unet", {"dimensions": 3, "widths": [4, 8, 8, 8, 8]}, steps=75
+        "attention_unet", {"dimensions": 3, "widths": [4, 8, 8, 8, 8]}, steps=100
     ),
     "bisenet": Variant("bisenet", {**ENCODER, "width": 16}, steps=90, enlarged=4),
     "ddanet": Variant("ddanet", {"widths": [16, 16, 32]}),
@@ -387,7 +387,7 @@ def phantom_slices(dimensions: int, enlarged: int) -> tuple[torch.Tensor, torch.
     masks = prepare_masks(truth.masks, prepared).float()
     if dimensions == 3:
         return prepared.slices[None, None], masks[None]
-    chosen = [3, 4, 7, 9]
+    chosen = [2, 3, 6, 8]
     images = torch.stack([prepared.slices[[i - 1, i, i + 1]] for i in chosen])
     return images, masks[:, chosen].swapaxes(0, 1)
 
