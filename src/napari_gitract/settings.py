@@ -10,13 +10,13 @@ second. So they are read when they are needed, and what a widget opens with is n
 """
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gitract.home import default_home
+from gitract.replacing import written_beside
 from napari_gitract.layers import usual_suffix
 
 if TYPE_CHECKING:
@@ -144,9 +144,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Write beside and rename, so that another process never reads half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(path)
+        with written_beside(path) as beside:
+            beside.write_text(text + "\n", encoding="utf-8")

@@ -71,7 +71,7 @@ def given(phantom: tuple[Scan, Segmentation]) -> Corrections:
 def candidate(trained: SimpleNamespace, given: Corrections, store: ModelStore) -> Candidate:
     """One that was fine-tuned from a version that was accepted before."""
     if not store.home.exists():
-        store.import_folder(trained.result.model)
+        store.import_model(trained.result.model)
         store.activate("tiny")
     return fine_tune([given], device="cpu", settings=QUICK, store=store)
 

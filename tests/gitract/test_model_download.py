@@ -14,12 +14,8 @@ from pathlib import Path
 import pytest
 
 from gitract.errors import Cancelled, InputError
-from gitract.model_download import (
-    download,
-    download_model,
-    downloaded_bytes,
-    read_catalogue,
-)
+from gitract.model_catalogue import read_catalogue
+from gitract.model_download import download, download_model, downloaded_bytes
 from gitract.model_store import ModelStore
 from gitract.progress import Progress
 from sentences import assert_one_sentence
@@ -293,7 +289,7 @@ def shelf(store: ModelStore, random_model: Path, tmp_path: Path) -> Path:
     """A folder with a catalogue of one model."""
     folder = tmp_path / "shelf"
     other = ModelStore(tmp_path / "elsewhere")
-    other.import_folder(random_model)
+    other.import_model(random_model)
     archive = other.export("random", folder / "archives" / "random.zip")
     offer = {
         "id": "random", "title": "Random", "file": "archives/random.zip",
@@ -470,7 +466,7 @@ def test_the_command_line_lists_downloads_and_deletes(
 def test_the_command_line_asks_before_it_deletes(
     cli: Callable[..., object], random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ModelStore().import_folder(random_model)
+    ModelStore().import_model(random_model)
     asked: list[str] = []
 
     def answer(question: str) -> bool:
@@ -505,7 +501,7 @@ def test_an_interrupted_download_says_that_it_goes_on(
 def test_an_exported_archive_tells_what_a_catalogue_needs(
     cli: Callable[..., object], random_model: Path, tmp_path: Path
 ) -> None:
-    ModelStore().import_folder(random_model)
+    ModelStore().import_model(random_model)
     archive = tmp_path / "random.zip"
     told = cli("models", "export", "random", archive).out
     assert hashlib.sha256(archive.read_bytes()).hexdigest() in told

@@ -22,7 +22,7 @@ def scan(phantom: tuple[Scan, Segmentation]) -> Scan:
 
 @pytest.fixture
 def tiny(trained: SimpleNamespace, store: ModelStore) -> str:
-    store.import_folder(trained.result.model)
+    store.import_model(trained.result.model)
     return store.activate("tiny").id
 
 

@@ -80,12 +80,15 @@ def test_activate_and_restore_walk_back_to_the_first(
     store: ModelStore, add: Callable[..., None]
 ) -> None:
     shipped = store.active().id
+    assert store.previous() is None
     for name in ("one", "two"):
         add(name)
         assert store.activate(name).id == name
         assert ModelStore(store.home).active().id == name  # it is on disk
-    assert store.restore().id == "one"
-    assert store.restore().id == shipped
+    for name in ("one", shipped):
+        assert store.previous() == store.find(name)
+        assert store.restore().id == name
+    assert store.previous() is None
     with pytest.raises(InputError, match="nothing to restore"):
         store.restore()
     assert store.active().id == shipped
@@ -259,12 +262,12 @@ def test_an_exported_model_can_be_imported_elsewhere(
     assert files(exported) == files(store.find("mine").path)
     assert os.listdir(exported.parent) == ["copy"]
     other = ModelStore(tmp_path / "other")
-    imported = other.import_folder(exported)
+    imported = other.import_model(exported)
     assert imported.id == "mine"
     assert other.active().shipped
     assert files(imported.path) == files(exported)
     with pytest.raises(InputError, match="already"):
-        other.import_folder(exported)
+        other.import_model(exported)
 
 
 def test_export_replaces_nothing(
@@ -286,7 +289,7 @@ def test_only_what_belongs_to_a_model_is_copied(
 ) -> None:
     folder = Path(shutil.copytree(random_model, tmp_path / "model"))
     (folder / "patients.csv").write_text("private")
-    imported = store.import_folder(folder)
+    imported = store.import_model(folder)
     assert sorted(os.listdir(imported.path)) == ["README.md", "config.json", "model.safetensors"]
 
 
@@ -296,9 +299,9 @@ def test_a_folder_without_weights_is_not_imported(
     folder = Path(shutil.copytree(random_model, tmp_path / "model"))
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"no model\.safetensors"):
-        store.import_folder(folder)
+        store.import_model(folder)
     with pytest.raises(InputError, match="not a model folder"):
-        store.import_folder(tmp_path / "absent")
+        store.import_model(tmp_path / "absent")
     assert not store.home.exists()
 
 
@@ -449,9 +452,36 @@ def test_a_cancelled_import_leaves_nothing(
     def cancel(_: object) -> None:
         raise Cancelled
 
-    with pytest.raises(Cancelled):
-        store.import_model(archive, cancel)
+    for source in (archive, random_model):
+        with pytest.raises(Cancelled):
+            store.import_model(source, cancel)
+        assert os.listdir(store.home / "models") == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_disk_that_is_full_during_an_import_is_told_as_such(
+    store: ModelStore, random_model: Path, tmp_path: Path, kind: str,
+    small_disk: Callable[[int | None], None],
+) -> None:  # fmt: skip
+    archive = zipped(tmp_path / "model.zip", files(random_model))
+    small_disk(1000)
+    with pytest.raises(InputError) as error:
+        store.import_model(archive if kind == "archive" else random_model)
+    small_disk(None)
+    assert_one_sentence(error, "could not be saved", "make room")
     assert os.listdir(store.home / "models") == []
+
+
+def test_an_id_is_checked_before_there_is_a_model_for_it(
+    store: ModelStore, add: Callable[..., None]
+) -> None:
+    add("mine")
+    store.check_id("yours")
+    for name, part in (("mine", "already"), (store.active().id, "already"), ("a b", "cannot name")):
+        with pytest.raises(InputError, match=part) as error:
+            store.check_id(name)
+        assert_one_sentence(error, repr(name))
+        store.check_id(store.free_id(name))
 
 
 # --- deleting -------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_fine_tuning_on_a_server_gives_a_candidate_here(
     home: Path, trained: SimpleNamespace, phantom: tuple[Scan, Segmentation]
 ) -> None:
     store = ModelStore()
-    store.import_folder(trained.result.model)
+    store.import_model(trained.result.model)
     few = FineTuneSettings(steps=4, evaluate_every=2, parts=2)
     reports: list[Progress] = []
     candidate = fine_tune_on(
@@ -183,7 +183,7 @@ def test_several_scans_and_what_was_kept_before_give_the_same_candidate_there(
     home: Path, trained: SimpleNamespace, phantom: tuple[Scan, Segmentation]
 ) -> None:
     store = ModelStore()
-    store.import_folder(trained.result.model)
+    store.import_model(trained.result.model)
     CorrectionStore(home).add(Corrections(*abdomen(phantom[0].shape, seed=5), (2, 8)))
     few = FineTuneSettings(steps=4, evaluate_every=2, parts=3, new_organ_steps=2)
     given = two_patients(phantom)

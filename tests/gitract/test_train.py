@@ -80,6 +80,8 @@ def test_the_model_says_how_it_did_on_who_was_held_out(trained: SimpleNamespace)
         scores = [score.dice for score in evaluation.scores if score.organ == organ]
         assert value == pytest.approx(np.mean(scores))
     card = (trained.result.model / "README.md").read_text()
+    made = config.created[: len("2026-11-22T14:05")].replace("T", " ")  # nobody needs seconds
+    assert f"made {made} UTC by" in card
     assert "case3_day5" in card
     assert config.weights_sha256 in card
     assert "Trained on: case1, case2." in card
@@ -421,7 +423,9 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(
     folder = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
     monkeypatch.undo()
+    (folder / ".last.ckpt.12345678.part").write_bytes(b"of a run that was killed")
     assert run(resume=True).model.is_dir()
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_nobody_is_held_out_whom_the_start_has_seen(

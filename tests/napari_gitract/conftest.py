@@ -143,6 +143,10 @@ class FakeBackend:
     def activate(self, model_id: str) -> None:
         self.history.append(model_id)
 
+    def previous(self) -> ModelInfo | None:
+        before = self.history[:-1]
+        return next(model for model in self.models if model.id == before[-1]) if before else None
+
     def restore(self) -> ModelInfo:
         if len(self.history) == 1:
             raise InputError("There is no earlier model to restore.")
@@ -204,6 +208,9 @@ class FakeBackend:
 
             def restore(self) -> ModelInfo:
                 return backend.restore()
+
+            def previous(self) -> ModelInfo | None:
+                return backend.previous()
 
         class Segmenter:
             def __init__(

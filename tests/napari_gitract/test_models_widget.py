@@ -9,7 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication, QInputDialog
 
 from gitract.change import GAINED, LOST
 from gitract.errors import InputError
@@ -134,6 +135,22 @@ def test_only_what_may_be_deleted_can_be(widget, add, store):
     assert "activate another" in widget.delete_button.toolTip()
 
 
+def test_what_was_active_before_can_be_restored_where_anything_was(widget, add, store, qtbot):
+    add("clinic")
+    widget.refresh()
+    shipped = store.active().id
+    assert not widget.restore_button.isEnabled()
+    assert widget.restore_button.toolTip() == f"No other model was active before {shipped}."
+    choose(widget, "clinic")
+    click(qtbot, widget.activate_button)
+    assert widget.restore_button.isEnabled()
+    assert shipped in widget.restore_button.toolTip()
+    click(qtbot, widget.restore_button)
+    assert store.active().id == shipped
+    assert f"{shipped} is the active model again" in widget.hint.text()
+    assert not widget.restore_button.isEnabled()
+
+
 def test_a_model_is_deleted_once_the_user_said_yes(widget, add, store, qtbot):
     add("clinic", created="2026-01-01")
     add("child", parent="clinic", created="2026-02-01")
@@ -164,14 +181,61 @@ def test_an_exported_model_is_imported_again(widget, add, store, shown, qtbot, t
     assert widget.selected.id == "clinic"
     assert "activate it" in widget.hint.text()
     assert store.active().shipped
-    widget.import_model(str(store.find("clinic").path))
-    wait(qtbot, widget)
-    assert len(shown) == 1
-    assert "already" in shown[0]
     widget.export(str(tmp_path / "clinic.zip"))
     wait(qtbot, widget)
-    assert "exists already" in shown[1]
+    assert len(shown) == 1
+    assert "exists already" in shown[0]
     assert widget.hint.text() == ""
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_model_whose_name_is_taken_gets_another(widget, add, store, shown, qtbot, tmp_path, kind):
+    source = add("clinic").path
+    if kind == "archive":
+        source = store.export("clinic", tmp_path / "clinic.zip")
+    asked = []
+    answers = iter(["My clinic", "clinic", "my-clinic"])
+
+    def ask_name(why, proposal):
+        asked.append((why, proposal))
+        return next(answers)
+
+    widget.ask_name = ask_name
+    widget.import_model(str(source))
+    wait(qtbot, widget)
+    assert [proposal for _, proposal in asked] == ["clinic-v2", "my-clinic", "clinic-v2"]
+    for (why, _), part in zip(asked, ("already", "'My clinic'", "already"), strict=True):
+        assert part in why
+    assert {info.id for info in store.models()[1:]} == {"clinic", "my-clinic"}
+    assert store.find("my-clinic").card == CARD
+    assert widget.selected.id == "my-clinic"
+    assert "my-clinic is installed" in widget.hint.text()
+    assert shown == []
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_the_name_that_is_proposed_can_be_taken_or_the_import_cancelled(
+    widget, add, store, shown, qtbot, agree
+):
+    source = add("clinic").path
+    widget.refresh()
+    seen = []
+
+    def answer():
+        dialog = QApplication.activeModalWidget()
+        if not isinstance(dialog, QInputDialog):
+            QTimer.singleShot(20, answer)
+            return
+        seen.append((dialog.labelText(), dialog.textValue()))
+        dialog.done(agree)
+
+    QTimer.singleShot(0, answer)
+    widget.import_model(str(source))
+    wait(qtbot, widget)
+    assert seen == [("There is a model 'clinic' already: choose another name.", "clinic-v2")]
+    expected = ["clinic", "clinic-v2"] if agree else ["clinic"]
+    assert [info.id for info in store.models()[1:]] == names(widget)[1:] == expected
+    assert shown == []
 
 
 def test_what_is_no_model_is_told_once(widget, store, shown, qtbot, tmp_path):
@@ -191,8 +255,8 @@ def test_an_import_that_is_cancelled_as_it_ends_is_undone(
     store.delete("clinic")
     whole = ModelStore.import_model
 
-    def import_model(self, path, report):
-        info = whole(self, path)
+    def import_model(self, path, report, *, name):
+        info = whole(self, path, name=name)
         widget.job.cancel()
         return info
 

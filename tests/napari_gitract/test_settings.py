@@ -125,6 +125,21 @@ def test_what_cannot_be_kept_is_no_error(monkeypatch, tmp_path):
     assert remembered("A.x") is None
 
 
+@pytest.mark.parametrize("operation", ["write_text", "replace"])
+def test_a_disk_that_is_full_midway_leaves_what_was_remembered(monkeypatch, operation):
+    def fail(path, *_, **__):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    remember("A.x", 1)
+    before = sorted(default_home().iterdir())
+    with monkeypatch.context() as full:
+        full.setattr(Path, operation, fail)
+        remember("A.x", 2)
+    assert remembered("A.x") == 1
+    assert sorted(default_home().iterdir()) == before
+
+
 def tick():
     return QCheckBox()
 

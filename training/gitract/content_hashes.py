@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from gitract.errors import InputError
+from gitract.replacing import written_beside
 
 __all__ = ["ContentHashes"]
 
@@ -65,10 +64,9 @@ class ContentHashes:
     ) -> None:
         if not self._new:
             return
-        partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            partial.write_text(json.dumps({**_read(self._path), **self._new}), encoding="utf-8")
-            partial.replace(self._path)
+            with written_beside(self._path) as partial:
+                partial.write_text(json.dumps({**_read(self._path), **self._new}), encoding="utf-8")
         except OSError as failure:
             if error is None:
                 raise InputError(
@@ -76,9 +74,6 @@ class ContentHashes:
                     f"({failure.strerror}): make room there, or choose another folder with "
                     "--cache."
                 ) from failure
-        finally:
-            with suppress(OSError):
-                partial.unlink()
         self._new = {}
 
 

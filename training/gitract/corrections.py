@@ -13,7 +13,6 @@ takes about 20 MB.
 import hashlib
 import json
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +30,7 @@ from gitract.errors import InputError
 from gitract.home import default_home
 from gitract.labelled.patients import patient_in_name
 from gitract.organs import IGNORE, KNOWN_ORGANS, Organ
+from gitract.replacing import written_beside
 from gitract.review import unreviewed_organs
 from gitract.scan import Scan, Segmentation
 from gitract.strict import StrictModel
@@ -165,20 +165,15 @@ class CorrectionStore:
             The store cannot be written; what was there stays.
         """
         target = self._path(corrections.key)
-        partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}{_PART}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with written_beside(target) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **_arrays(corrections))
-            partial.replace(target)
         except OSError as error:
             raise InputError(
                 f"The corrections could not be kept in {self._folder}: "
                 f"{error.strerror or error}; make room or set GITRACT_HOME to another folder."
             ) from error
-        finally:
-            with suppress(OSError):
-                partial.unlink()
 
     def entries(self) -> list[StoredCorrections]:
         """What is kept, from old to new; damaged entries are left out."""

@@ -13,7 +13,6 @@ from gitract.data import split_by_patient
 from gitract.engine import is_first_process, last_checkpoint, stack_logits
 from gitract.errors import InputError
 from gitract.evaluate import Evaluation
-from gitract.io._files import replaced_file
 from gitract.model_card import training_card
 from gitract.model_config import ModelConfig, read_model_config
 from gitract.models.ensemble import ensemble_of
@@ -21,6 +20,7 @@ from gitract.models.weights import load_network
 from gitract.prepared import Stack
 from gitract.progress import Progress, Report, prefixed, silent
 from gitract.recipe import Recipe, read_recipe
+from gitract.replacing import replaced_file
 from gitract.strict import StrictModel
 from gitract.train import (
     EVALUATION_FILE,

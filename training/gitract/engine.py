@@ -33,6 +33,7 @@ from gitract.organs import Organ
 from gitract.prepared import Stack
 from gitract.progress import Progress, Report
 from gitract.recipe import Recipe
+from gitract.replacing import written_beside
 from gitract.runner import Runner
 from gitract.torchvision_guard import ensure_torchvision
 
@@ -362,15 +363,14 @@ class _AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
         final = Path(path)
         final.parent.mkdir(parents=True, exist_ok=True)
-        partial = final.with_name(f".{final.name}.part")
         try:
-            with partial.open("wb") as file:
+            for left in final.parent.glob(f".{final.name}.*.part"):  # by a run that was killed
+                left.unlink()
+            with written_beside(final) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(final)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and "write" not in str(error):
                 raise  # torch hides a full disk in such an error, but not only that
             raise InputError(

@@ -25,12 +25,12 @@ import torch
 from torch import nn
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_file
 from gitract.model_config import CONFIG_FILE, ModelConfig
 from gitract.model_store import ModelStore
 from gitract.models import load_network
 from gitract.onnx_network import Answer, OnnxNetwork, disagreement, random_input, write_onnx
 from gitract.progress import Progress, Report, silent
+from gitract.replacing import replaced_file
 
 __all__ = ["ExportFormat", "export_model"]
 

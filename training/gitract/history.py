@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gitract.io._files import replaced_file
+from gitract.replacing import replaced_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gitract._version import __version__
-from gitract.model_config import ModelConfig
+from gitract.model_config import ModelConfig, to_the_minute
 from gitract.recipe import Recipe
 from gitract.surface import TOLERANCE_MM
 
@@ -72,7 +72,7 @@ def training_card(
     data_lines = "\n".join(data.lines())
     return f"""# {config.title}
 
-`{config.id}`, made {config.created} by {config.software},
+`{config.id}`, made {to_the_minute(config.created)} UTC by {config.software},
 {_versions()}. \
 Weights: SHA-256 `{config.weights_sha256}`. Licence: {recipe.licence or "not stated"}.
 
@@ -218,7 +218,7 @@ def fine_tuning_card(config: ModelConfig, card: "Card") -> str:
     scans = "one scan" if card.scans == 1 else f"{card.scans} scans"
     return f"""# {config.title}
 
-`{config.id}`, fine-tuned from `{config.parent}` on {config.created} by
+`{config.id}`, fine-tuned from `{config.parent}` on {to_the_minute(config.created)} UTC by
 napari-gitract {__version__}, on {len(card.trained_on)} reviewed slices of {scans} in
 {card.steps} steps.
 

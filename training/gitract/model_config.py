@@ -21,6 +21,7 @@ __all__ = [
     "NetworkConfig",
     "Preparation",
     "read_model_config",
+    "to_the_minute",
 ]
 
 CONFIG_FILE = "config.json"
@@ -97,6 +98,11 @@ class ModelConfig(StrictModel):
     dice: dict[str, float] = Field(
         default_factory=dict, description="held-out Dice by organ name, as the model card explains"
     )
+
+
+def to_the_minute(created: str) -> str:
+    """When a model was made, for people: ``2026-11-22 14:05`` of ``2026-11-22T14:05:09+00:00``."""
+    return created[:16].replace("T", " ")
 
 
 def read_model_config(folder: Path) -> ModelConfig:

@@ -1,9 +1,9 @@
-"""A model folder as files: its size, a copy of it, a zip archive of it and back."""
+"""A model folder as files: its size, a zip archive of it, and a copy of either."""
 
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -19,8 +19,7 @@ from gitract.model_config import (
 from gitract.progress import Progress, Report, silent
 
 __all__ = [
-    "ModelArchive",
-    "copy_model",
+    "ModelSource",
     "folder_bytes",
     "megabytes",
     "pack_model",
@@ -35,8 +34,7 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Ru
 
 def folder_bytes(folder: Path) -> int:
     """What the files of a model take on the disk, in bytes; 0 where there are none."""
-    paths = [folder / name for name in _FILES]
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    return sum(_sizes(folder).values())
 
 
 def megabytes(count: int) -> str:
@@ -58,14 +56,6 @@ def transfer_progress(done: int, total: int, what: str) -> Progress:
     return Progress(done // 1000, -(-total // 1000), f"{what}: {megabytes(done)}{of}")
 
 
-def copy_model(source: Path, target: Path) -> None:
-    """Copy to a new folder what belongs to a model, and nothing that lies beside it."""
-    target.mkdir(parents=True)
-    for name in _FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-
-
 def pack_model(folder: Path, archive: Path) -> None:
     """Write a model folder as a zip archive.
 
@@ -84,53 +74,47 @@ def pack_model(folder: Path, archive: Path) -> None:
                     shutil.copyfileobj(file, target, _CHUNK)
 
 
-class ModelArchive:
-    """A zip archive of one model folder, to be read.
+class ModelSource:
+    """A model to be copied: a folder, or a zip archive of one.
 
-    Use `ModelArchive.opened`. Only the files of a model are taken out of it, under their own
-    names, so that no archive writes anywhere else.
+    Use `ModelSource.opened`. Only the files of a model are taken, under their own names, so that
+    nothing that lies beside them comes along and no archive writes anywhere else.
 
     Parameters
     ----------
     path
-        The archive.
-    zipped
-        The same, open.
-
-    Raises
-    ------
-    InputError
-        It holds no model, more than one, or a name that points outside of it.
+        The folder or the archive.
+    root
+        Where its files lie: `path`, or a place in the archive.
+    sizes
+        Their bytes, by name.
     """
 
-    def __init__(self, path: Path, zipped: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, root: Path, sizes: Mapping[str, int]) -> None:
         self.path = path
-        self._zipped = zipped
-        names = [entry.filename for entry in zipped.infolist()]
-        for name in names:
-            _check_inside(path, name)
-        configs = [name for name in names if PurePosixPath(name).name == CONFIG_FILE]
-        if not configs:
-            raise InputError(f"{path} is no archive of a model: it holds no {CONFIG_FILE}.")
-        if len(configs) > 1:
-            raise InputError(
-                f"{path} holds {len(configs)} files {CONFIG_FILE}: unpack it and import one folder."
-            )
-        self._root = configs[0].removesuffix(CONFIG_FILE)
-        self._present = [name for name in _FILES if self._root + name in names]
-        if WEIGHTS_FILE not in self._present:
-            raise InputError(f"{path} is no archive of a model: it has no {WEIGHTS_FILE}.")
-        for name in (CONFIG_FILE, CARD_FILE):
-            if name in self._present and self._bytes_of(name) > _MOST_TEXT:
-                raise InputError(f"{path} cannot be used: its {name} is far too large for a text.")
+        self._root = root
+        self._sizes = sizes
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path) -> Iterator["ModelArchive"]:
-        """Open an archive; whatever is damaged in it becomes an `InputError`."""
+    def opened(cls, path: Path) -> Iterator["ModelSource"]:
+        """Open a folder or an archive; whatever is damaged in an archive becomes an `InputError`.
+
+        Raises
+        ------
+        InputError
+            It holds no model; of an archive also: more than one, or a name that points outside
+            of it.
+        """
+        if not path.is_file():
+            yield cls(path, path, _sizes_in_folder(path))
+            return
         try:
             with zipfile.ZipFile(path) as zipped:
-                yield cls(path, zipped)
+                root = _root_in_archive(path, zipped)
+                # Such a path reads as one on the disk does, and tells its name in errors.
+                place = cast(Path, zipfile.Path(zipped, root))
+                yield cls(path, place, _sizes_in_archive(path, zipped, root))
         except _UNREADABLE as error:
             raise InputError(
                 f"{path} cannot be unpacked, since it is damaged or no plain zip archive: get it "
@@ -148,10 +132,9 @@ class ModelArchive:
         InputError
             As of `read_model_config`.
         """
-        # Such a path reads as one on the disk does, and tells its name in errors.
-        return read_model_config(cast(Path, zipfile.Path(self._zipped, self._root)))
+        return read_model_config(self._root)
 
-    def unpack(self, target: Path, report: Report = silent) -> None:
+    def copy(self, target: Path, report: Report = silent) -> None:
         """Write the model to a new folder.
 
         Parameters
@@ -162,17 +145,54 @@ class ModelArchive:
             Called for each megabyte.
         """
         target.mkdir(parents=True)
-        total = sum(self._bytes_of(name) for name in self._present)
+        total = sum(self._sizes.values())
         done = 0
-        for name in self._present:
-            with self._zipped.open(self._root + name) as file, (target / name).open("wb") as copy:
+        for name in self._sizes:
+            with (self._root / name).open("rb") as file, (target / name).open("wb") as copy:
                 while chunk := file.read(_CHUNK):
                     copy.write(chunk)
                     done += len(chunk)
-                    report(transfer_progress(done, total, f"Unpacking {self.path.name}"))
+                    report(transfer_progress(done, total, f"Copying {self.path.name}"))
 
-    def _bytes_of(self, name: str) -> int:
-        return self._zipped.getinfo(self._root + name).file_size
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in _FILES if (folder / name).is_file()}
+
+
+def _sizes_in_folder(path: Path) -> dict[str, int]:
+    sizes = _sizes(path)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if name not in sizes:
+            raise InputError(f"{path} is not a model folder: it has no {name}.")
+    return sizes
+
+
+def _root_in_archive(path: Path, zipped: zipfile.ZipFile) -> str:
+    """The folder of an archive that the model lies in, with the slash behind it."""
+    names = zipped.namelist()
+    for name in names:
+        _check_inside(path, name)
+    configs = [name for name in names if PurePosixPath(name).name == CONFIG_FILE]
+    if not configs:
+        raise InputError(f"{path} is no archive of a model: it holds no {CONFIG_FILE}.")
+    if len(configs) > 1:
+        raise InputError(
+            f"{path} holds {len(configs)} files {CONFIG_FILE}: unpack it and import one folder."
+        )
+    return configs[0].removesuffix(CONFIG_FILE)
+
+
+def _sizes_in_archive(path: Path, zipped: zipfile.ZipFile, root: str) -> dict[str, int]:
+    present = set(zipped.namelist())
+    sizes = {
+        name: zipped.getinfo(root + name).file_size for name in _FILES if root + name in present
+    }
+    if WEIGHTS_FILE not in sizes:
+        raise InputError(f"{path} is no archive of a model: it has no {WEIGHTS_FILE}.")
+    for name in (CONFIG_FILE, CARD_FILE):
+        if sizes.get(name, 0) > _MOST_TEXT:
+            raise InputError(f"{path} cannot be used: its {name} is far too large for a text.")
+    return sizes
 
 
 def _check_inside(path: Path, name: str) -> None:

@@ -19,21 +19,11 @@ from typing import Any
 
 from gitract.errors import InputError
 from gitract.home import default_home
-from gitract.model_config import (
-    CARD_FILE,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    read_model_config,
-)
-from gitract.model_folder import (
-    ModelArchive,
-    copy_model,
-    folder_bytes,
-    megabytes,
-    pack_model,
-)
+from gitract.model_config import CARD_FILE, CONFIG_FILE, read_model_config
+from gitract.model_folder import ModelSource, folder_bytes, megabytes, pack_model
 from gitract.organs import Organ
 from gitract.progress import Report, silent
+from gitract.replacing import temporary_beside, written_beside
 
 __all__ = ["ModelInfo", "ModelStore"]
 
@@ -189,6 +179,11 @@ class ModelStore:
             self._write_history([*self._history()[-50:], before, model])
         return known[model]
 
+    def previous(self) -> ModelInfo | None:
+        """The version that `restore` goes back to; None where there is none."""
+        history = self._history_before()
+        return self.find(history[-1]) if history else None
+
     def restore(self) -> ModelInfo:
         """Make the version active that was active before the present one.
 
@@ -197,15 +192,12 @@ class ModelStore:
         InputError
             No other version was active before.
         """
-        present = self.active()
-        known = {info.id for info in self.models()}
-        history = self._history()
-        while history:
-            name = history.pop()
-            if name in known and name != present.id:
-                self._write_history([*history, name])
-                return self.active()
-        raise InputError(f"No version was active before {present.id}: nothing to restore.")
+        history = self._history_before()
+        if not history:
+            present = self.active().id
+            raise InputError(f"No version was active before {present}: nothing to restore.")
+        self._write_history(history)
+        return self.active()
 
     def add(self, model: str, write: Callable[[Path], object]) -> ModelInfo:
         """Add a version; it is not active yet.
@@ -223,14 +215,8 @@ class ModelStore:
             The id is taken or not usable, or the store cannot be written. Whatever
             fails, the store stays as it was.
         """
-        if not _ID.fullmatch(model):
-            raise InputError(
-                f"{model!r} cannot name a model: use letters, digits, dots, dashes, underscores."
-            )
+        self.check_id(model)
         target = self._models / model
-        taken = InputError(f"There is a model {model!r} already: choose another name.")
-        if model == ModelInfo.of_folder(_SHIPPED).id or target.exists():
-            raise taken
         self._sweep()
         try:
             self._models.mkdir(parents=True, exist_ok=True)
@@ -238,30 +224,27 @@ class ModelStore:
                 write(partial)
         except OSError as error:
             if target.exists():  # another process was quicker
-                raise taken from error
+                raise _taken(model) from error
             raise InputError(
                 f"The model could not be saved in {self._models}: {error.strerror or error}; "
                 "make room or set GITRACT_HOME to another folder."
             ) from error
         return ModelInfo.of_folder(target)
 
-    def import_folder(self, folder: Path, *, name: str | None = None) -> ModelInfo:
-        """Copy a model folder into the store, as `name` or its own id; it is not active yet.
+    def check_id(self, model: str) -> None:
+        """Refuse an id that a new version cannot have; `free_id` makes one of it that can.
 
         Raises
         ------
         InputError
-            It is not a model folder, or its id is taken.
+            It is taken or not usable.
         """
-        config = read_model_config(folder)
-        if not (folder / WEIGHTS_FILE).is_file():
-            raise InputError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
-
-        def write(target: Path) -> None:
-            copy_model(folder, target)
-            _rename_model(target, name)
-
-        return self.add(name or config.id, write)
+        if not _ID.fullmatch(model):
+            raise InputError(
+                f"{model!r} cannot name a model: use letters, digits, dots, dashes, underscores."
+            )
+        if model == ModelInfo.of_folder(_SHIPPED).id or (self._models / model).exists():
+            raise _taken(model)
 
     def import_model(
         self, path: Path, report: Report = silent, *, name: str | None = None
@@ -273,7 +256,7 @@ class ModelStore:
         path
             The folder or the archive.
         report
-            Called while an archive is unpacked; cancelled, the store stays as it was.
+            Called for each megabyte; cancelled, the store stays as it was.
         name
             Its id in this store; the one that it has when not given. Models of one recipe
             have the same.
@@ -283,15 +266,15 @@ class ModelStore:
         InputError
             It is neither, or its id is taken or not usable.
         """
-        if not path.is_file():
-            return self.import_folder(path, name=name)
-        with ModelArchive.opened(path) as archive:
+        with ModelSource.opened(path) as source:
+            model = name or source.config.id
 
             def write(target: Path) -> None:
-                archive.unpack(target, report)
-                _rename_model(target, name)
+                source.copy(target, report)
+                if model != source.config.id:
+                    _rename_model(target, model)
 
-            return self.add(name or archive.config.id, write)
+            return self.add(model, write)
 
     def export(self, model: str, path: Path) -> Path:
         """Copy a version to a new folder, or to a new archive where `path` ends with ``.zip``.
@@ -310,7 +293,8 @@ class ModelStore:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     pack_model(info.path, partial)
                 else:
-                    copy_model(info.path, partial)
+                    with ModelSource.opened(info.path) as source:
+                        source.copy(partial)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}.") from error
         return path
@@ -423,6 +407,15 @@ class ModelStore:
         except (KeyError, TypeError):
             return []  # no pointer, or a damaged one: the shipped model is active
 
+    def _history_before(self) -> list[str]:
+        """The history up to the version before the active one; empty where none is left of it."""
+        active = self.active().id
+        others = {info.id for info in self.models()} - {active}
+        history = self._history()
+        while history and history[-1] not in others:
+            history.pop()
+        return history
+
     def _pointed(self) -> dict[str, Any]:
         """What the pointer says; nothing where there is none, or a damaged one."""
         try:
@@ -443,26 +436,21 @@ class ModelStore:
     def _write_history(self, history: list[str]) -> None:
         self._check_pointer()
         tidy = [name for i, name in enumerate(history) if i == 0 or name != history[i - 1]]
-        partial = self._pointer.with_name(f".active.{uuid.uuid4().hex[:8]}{_PART}")
+        text = json.dumps({"format": _FORMAT, "history": tidy}, indent=2)
         try:
             self.home.mkdir(parents=True, exist_ok=True)
-            partial.write_text(
-                json.dumps({"format": _FORMAT, "history": tidy}, indent=2), encoding="utf-8"
-            )
-            partial.replace(self._pointer)
+            with written_beside(self._pointer) as partial:
+                partial.write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"The active model could not be noted in {self.home}: {error.strerror}."
             ) from error
-        finally:
-            with suppress(OSError):
-                partial.unlink()
 
 
 @contextmanager
 def _renamed_into_place(path: Path) -> Iterator[Path]:
-    """Give a hidden name beside `path` to fill; rename it when all went well, else remove it."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PART}")
+    """Give a hidden name for a new file or folder; rename it when all went well, else remove it."""
+    partial = temporary_beside(path)
     try:
         yield partial
         partial.rename(path)
@@ -478,9 +466,12 @@ def _untouched_s(path: Path) -> float:
     return time.time() - max(changed)
 
 
-def _rename_model(folder: Path, name: str | None) -> None:
+def _taken(model: str) -> InputError:
+    return InputError(f"There is a model {model!r} already: choose another name.")
+
+
+def _rename_model(folder: Path, name: str) -> None:
     """Give a model folder another id."""
-    if name is not None:
-        config = read_model_config(folder).model_copy(update={"id": name})
-        text = config.model_dump_json(indent=2) + "\n"
-        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    config = read_model_config(folder).model_copy(update={"id": name})
+    text = config.model_dump_json(indent=2) + "\n"
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_file
 from gitract.model_config import CONFIG_FILE, ModelConfig
 from gitract.models.padding import PadToMultiple
+from gitract.replacing import replaced_file
 
 __all__ = ["Answer", "OnnxNetwork", "disagreement", "random_input", "stored_onnx", "write_onnx"]
 

@@ -28,7 +28,6 @@ from gitract.engine import (
 from gitract.errors import InputError
 from gitract.evaluate import Evaluation, evaluate_scans
 from gitract.home import default_home
-from gitract.io._files import replaced_file
 from gitract.labelled import Fault, LabelledScan, find_labelled, named_organs
 from gitract.model_card import training_card
 from gitract.model_config import CARD_FILE, CONFIG_FILE, ModelConfig, read_model_config
@@ -39,6 +38,7 @@ from gitract.predict import Segmenter
 from gitract.prepared import Stack, prepared_stacks
 from gitract.progress import Report, silent
 from gitract.recipe import IMAGENET, Recipe, read_recipe
+from gitract.replacing import replaced_file
 from gitract.runner import on_device
 
 __all__ = [

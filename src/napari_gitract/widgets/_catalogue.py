@@ -12,10 +12,10 @@ from napari_gitract.widgets._parts import fill_table, fit_height, note, say, tab
 from napari_gitract.workspace import model_events
 
 if TYPE_CHECKING:
-    from gitract.model_download import Catalogue, Offer
+    from gitract.model_catalogue import Catalogue, Offer
     from gitract.model_store import ModelInfo
 
-__all__ = ["ModelCatalogue"]
+__all__ = ["ModelCatalogue", "uninstall"]
 
 NO_SOURCE = "Name the address or the folder of a catalogue of models, then list it."
 NOTHING_OFFERED = "This catalogue offers no model."
@@ -88,7 +88,7 @@ class ModelCatalogue(QWidget):
 
         Not before somebody looks: for the settings napari goes through all plugins' manifests.
         """
-        from gitract.model_download import default_source
+        from gitract.model_catalogue import default_source
 
         if not self._source_known:
             self._source_known = True
@@ -115,7 +115,7 @@ class ModelCatalogue(QWidget):
             return
 
         def work(report: Report) -> "Catalogue":
-            from gitract.model_download import read_catalogue
+            from gitract.model_catalogue import read_catalogue
 
             report(Progress(0, 0, "Reading the catalogue"))
             return read_catalogue(source)
@@ -157,7 +157,7 @@ class ModelCatalogue(QWidget):
 
         say(self.hint, "")
         job = self._panel.run(
-            f"Downloading {offer.id}", work, self.bar, self._say_installed, discard=_uninstall
+            f"Downloading {offer.id}", work, self.bar, self._say_installed, discard=uninstall
         )
         job.cancelled.connect(self._say_cancelled)
 
@@ -191,8 +191,8 @@ class ModelCatalogue(QWidget):
         self.details.setText(_description(self.catalogue, offer, installed))
 
 
-def _uninstall(info: "ModelInfo") -> None:
-    """Undo a download that was cancelled just as it ended."""
+def uninstall(info: "ModelInfo") -> None:
+    """Undo an import or a download that was cancelled just as it ended."""
     from gitract.model_store import ModelStore
 
     ModelStore().delete(info.id)

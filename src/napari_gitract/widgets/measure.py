@@ -353,8 +353,8 @@ class Measure(Panel):
     def export(self, path: str) -> None:
         """Write the whole table as CSV."""
         from gitract.io import check_output
-        from gitract.io._files import replaced_file
         from gitract.measure import csv_text
+        from gitract.replacing import replaced_file
 
         layer = self.labels.layer
         if layer is None or not self.up_to_date:

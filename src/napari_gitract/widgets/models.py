@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QPushButton
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QMessageBox, QPushButton
 
-from gitract.model_folder import folder_bytes
+from gitract.errors import InputError
+from gitract.model_folder import ModelSource, folder_bytes
 from gitract.progress import Progress, Report
-from napari_gitract.widgets._catalogue import ModelCatalogue
+from napari_gitract.widgets._catalogue import ModelCatalogue, uninstall
 from napari_gitract.widgets._choices import follow
 from napari_gitract.widgets._compare import CompareModels
 from napari_gitract.widgets._model_card import ModelCard
@@ -47,6 +48,7 @@ class Models(Panel):
         super().__init__(napari_viewer)
         self._models: list[ModelInfo] = []
         self._active_id = ""
+        self._previous_id = ""
         self._make_parts()
         self._arrange()
         for name in ("card_section", "compare_section", "get_section"):
@@ -64,9 +66,7 @@ class Models(Panel):
         self.details = note()
         self.activate_button = _button("Activate", "Use the selected model from now on.")
         self.activate_button.clicked.connect(self.activate)
-        self.restore_button = _button(
-            "Restore previous", "Go back to the model that was active before."
-        )
+        self.restore_button = _button("Restore previous", "")
         self.restore_button.clicked.connect(self.restore)
         self.import_button = _button("Import…", "Install a model that somebody gave you.")
         menu = QMenu(self.import_button)
@@ -123,6 +123,8 @@ class Models(Panel):
             active = store.active()
             self._models = list(store.models())
             self._active_id = active.id
+            previous = store.previous()
+            self._previous_id = "" if previous is None else previous.id
             rows = [
                 [
                     f"● {model.id}" if model.id == active.id else model.id,
@@ -167,24 +169,47 @@ class Models(Panel):
             say(self.hint, f"{info.id} is the active model again.")
 
     def import_model(self, path: str) -> None:
-        """Install a model folder or a zip archive of one, off the GUI thread."""
+        """Install a model folder or a zip archive of one, off the GUI thread.
+
+        Where its name is taken, the user is asked for another one.
+        """
         if self.busy:
             return
+        title = f"Importing {Path(path).name}"
+        say(self.hint, "")
+        with self.errors_shown(title):
+            name = self._free_name(Path(path))
+            if name is not None:
+                self._import(Path(path), name, title)
 
+    def _free_name(self, path: Path) -> str | None:
+        """What a model will be called here; None where nothing shall be imported."""
+        from gitract.model_store import ModelStore
+
+        store = ModelStore()
+        with ModelSource.opened(path) as source:
+            name: str | None = source.config.id
+        while name is not None:
+            try:
+                store.check_id(name)
+                return name
+            except InputError as why:
+                name = self.ask_name(str(why), store.free_id(name))
+        return None
+
+    def _import(self, path: Path, name: str, title: str) -> None:
         def work(report: Report) -> "ModelInfo":
             from gitract.model_store import ModelStore
 
-            report(Progress(0, 0, f"Importing {Path(path).name}"))
-            return ModelStore().import_model(Path(path), report)
+            report(Progress(0, 0, title))
+            return ModelStore().import_model(path, report, name=name)
 
         def installed(info: "ModelInfo") -> None:
             model_events.changed.emit()
             self._select(info.id)
             say(self.hint, f"{info.id} is installed: activate it to use it.")
 
-        say(self.hint, "")
-        name = Path(path).name
-        self.run(f"Importing {name}", work, self.bar, installed, discard=_uninstall)
+        self.run(title, work, self.bar, installed, discard=uninstall)
 
     def export(self, path: str) -> None:
         """Write the selected model as a zip archive, off the GUI thread."""
@@ -230,6 +255,19 @@ class Models(Panel):
         )
         return answer == QMessageBox.StandardButton.Yes
 
+    def ask_name(self, why: str, proposal: str) -> str | None:
+        """Ask what to call a model that cannot have its own name here; None: it is not imported.
+
+        Parameters
+        ----------
+        why
+            A sentence.
+        proposal
+            A name that is free.
+        """
+        name, agreed = QInputDialog.getText(self, "Name the model", why, text=proposal)
+        return name.strip() if agreed else None
+
     def _browse_archive(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
             self, "Archive of a model", self.last_folder("import"), "Zip archive (*.zip)"
@@ -266,6 +304,12 @@ class Models(Panel):
         model = self.selected
         active = model is not None and model.id == self._active_id
         self.activate_button.setEnabled(model is not None and not active)
+        self.restore_button.setEnabled(bool(self._previous_id))
+        self.restore_button.setToolTip(
+            f"Go back to {self._previous_id}, which was active before."
+            if self._previous_id
+            else f"No other model was active before {self._active_id}."
+        )
         self.import_button.setEnabled(not self.busy)
         self.export_button.setEnabled(model is not None and not self.busy)
         kept = _why_kept(model, active)
@@ -304,13 +348,6 @@ def _why_kept(model: "ModelInfo | None", active: bool) -> str:
     if model.shipped:
         return "This model comes with the program: it cannot be deleted."
     return "This is the active model: activate another one, then delete it." if active else ""
-
-
-def _uninstall(info: "ModelInfo") -> None:
-    """Undo an import that was cancelled just as it ended."""
-    from gitract.model_store import ModelStore
-
-    ModelStore().delete(info.id)
 
 
 def _mean_dice(model: "ModelInfo") -> str:

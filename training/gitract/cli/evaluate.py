@@ -71,9 +71,9 @@ def evaluate(
     with progress_bar(as_json) as report:
         report(Progress(0, 0, "Loading the model"))
         from gitract.evaluate import evaluate as score
-        from gitract.io._files import replaced_file
         from gitract.predict import Segmenter
         from gitract.recipe import read_recipe, recipe_file
+        from gitract.replacing import replaced_file
         from gitract.report import read_curves, write_report
 
         if curves is not None:
@@ -112,7 +112,7 @@ def _reading(text: str) -> Literal["A", "B"]:
 
 def _check_file(path: Path | None) -> None:
     """Refuse before the work what could not be written after it."""
-    from gitract.io._files import check_target
+    from gitract.replacing import check_target
 
     if path is not None:
         check_target(path)

@@ -44,9 +44,9 @@ def measure(
     with progress_bar(as_json) as report:
         report(Progress(0, 0, "Reading"))
         from gitract.io import check_output, read_scan, read_segmentation
-        from gitract.io._files import replaced_file
         from gitract.measure import csv_text
         from gitract.measure import measure as measured
+        from gitract.replacing import replaced_file
 
         if output is not None:
             check_output(output, (".csv",), inputs=[contours, *([] if scan is None else [scan])])

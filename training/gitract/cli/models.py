@@ -42,6 +42,7 @@ From = Annotated[
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
     """List the installed versions."""
+    from gitract.model_config import to_the_minute
     from gitract.model_folder import megabytes
     from gitract.model_store import ModelStore
 
@@ -58,7 +59,8 @@ def list_models(as_json: Json = False) -> None:
         for m in store.models():
             dice = ", ".join(f"{organ} {value:.2f}" for organ, value in m.dice.items())
             mark = "active" if m.id == active else ""
-            table.add_row(mark, m.id, m.created[:16], m.parent or "", dice, megabytes(m.size))
+            made = to_the_minute(m.created)
+            table.add_row(mark, m.id, made, m.parent or "", dice, megabytes(m.size))
         out.print(table)
 
     print_result(as_json, rows, show)
@@ -128,7 +130,7 @@ def delete(
 @app.command()
 def available(source: From = None, as_json: Json = False) -> None:
     """List the models of a catalogue, which `download` installs."""
-    from gitract.model_download import read_catalogue
+    from gitract.model_catalogue import read_catalogue
     from gitract.model_folder import megabytes
     from gitract.model_store import ModelStore
 
@@ -162,7 +164,8 @@ def download(
     ] = None,
 ) -> None:
     """Download a model and install it; a download that was cut off goes on."""
-    from gitract.model_download import download_model, read_catalogue
+    from gitract.model_catalogue import read_catalogue
+    from gitract.model_download import download_model
 
     with progress_bar(quiet=False) as report:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gitract.errors import InputError
-from gitract.io._files import stem_of
+from gitract.io._file_names import stem_of
 from gitract.io._notes import is_of_segmentation, restored
 from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS, Organ

@@ -27,7 +27,7 @@ from gitract.io._dicom_contours import (
 from gitract.io._dicom_files import SEGMENTATIONS, damage
 from gitract.io._dicom_seg_places import Grid, Stack, draw, own_grid, places_of, stack_of
 from gitract.io._dicom_seg_write import write_segmentation
-from gitract.io._files import stem_of
+from gitract.io._file_names import stem_of
 from gitract.scan import Scan, Segmentation
 
 if TYPE_CHECKING:

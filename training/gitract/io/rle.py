@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_file
 from gitract.io._ignore import without_ignored
 from gitract.io._labels import renamed
 from gitract.io._notes import beside, is_of_segmentation, notes_of, read_beside, restored
 from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS
+from gitract.replacing import replaced_file
 from gitract.scan import Scan, Segmentation
 
 __all__ = [

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_file, stem_of
+from gitract.io._file_names import stem_of
 from gitract.io._labels import label_values, segmentation_of, whole_numbers
 from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
 from gitract.io.found import FoundScan
 from gitract.progress import Progress, Report, silent
+from gitract.replacing import replaced_file
 from gitract.scan import Scan, Segmentation, Spacing, scaled_affine
 
 if TYPE_CHECKING:

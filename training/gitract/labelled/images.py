@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gitract.io._files import stem_of
+from gitract.io._file_names import stem_of
 from gitract.labelled.found import Fault, OnFault
 
 __all__ = ["LAYOUTS", "ImagePair", "image_pairs", "is_image_name", "layout_root", "own_folders"]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gitract.errors import InputError
 from gitract.home import default_home
-from gitract.io._files import replaced_file
+from gitract.replacing import replaced_file
 from gitract.strict import StrictModel
 
 __all__ = [

@@ -11,8 +11,8 @@ from gitract.competition_score import Reading
 from gitract.errors import InputError
 from gitract.evaluation import Evaluation
 from gitract.history import Row, read_history
-from gitract.io._files import replaced_file
 from gitract.progress import Progress, Report, silent
+from gitract.replacing import replaced_file
 from gitract.report.page import PageFacts, page
 
 __all__ = ["read_curves", "write_report"]

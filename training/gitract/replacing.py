@@ -14,20 +14,17 @@ from pathlib import Path
 
 from gitract.errors import InputError
 
-__all__ = ["check_target", "replaced_file", "replaced_folder", "stem_of"]
-
-_DOUBLE_SUFFIXES = (".nii.gz", ".seg.dcm", ".rtstruct.dcm")
-
-
-def stem_of(path: Path) -> str:
-    """The name of a file without its suffix, of both parts where it has two."""
-    for suffix in _DOUBLE_SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
+__all__ = [
+    "check_target",
+    "replaced_file",
+    "replaced_folder",
+    "temporary_beside",
+    "written_beside",
+]
 
 
-def _temporary_beside(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
+    """A hidden name in the same folder, which no other process chooses."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
@@ -56,26 +53,43 @@ def check_target(path: Path) -> None:
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
+def written_beside(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to; rename it to `path` when all went well.
+
+    For files of our own, of which the caller knows best what to say: those that a user named
+    are a `replaced_file`.
+
+    Raises
+    ------
+    OSError
+        `path` cannot be written; what stood there before is untouched.
+    """
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # where its folder is not there or not ours to look into
+            temporary.unlink()
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """The same for a file that a user named, which is refused where it is protected.
 
     Raises
     ------
     InputError
         `path` cannot be written; what stood there before is untouched.
     """
-    temporary = _temporary_beside(path)
     try:
         check_target(path)
         if path.is_dir():
             raise InputError(f"{path} is a folder: choose a file name that is free.")
-        yield temporary
-        temporary.replace(path)
+        with written_beside(path) as temporary:
+            yield temporary
     except OSError as error:
         raise _not_written(path, error) from error
-    finally:
-        with suppress(OSError):  # where its folder is not there or not ours to look into
-            temporary.unlink()
 
 
 @contextmanager
@@ -94,7 +108,7 @@ def replaced_folder(path: Path, is_ours: Callable[[str], bool]) -> Iterator[Path
     InputError
         `path` cannot be written, or holds something that is not ours.
     """
-    temporary = _temporary_beside(path)
+    temporary = temporary_beside(path)
     old = temporary.with_suffix(".old")
     try:
         check_target(path)
