@@ -196,12 +196,12 @@ class Tour:
     def export(self) -> Iterator[list[str]]:
         """A file written and read back; what will be written is looked at before."""
         export: Any = self._front("Export")
-        export.labels.layer = self.labels
+        export.choice.labels.layer = self.labels
         for suffix in (".nii.gz", ".seg.dcm", ".rtstruct.dcm"):
             yield watch(
                 f"previewing {suffix}",
                 lambda: export.preview is None,
-                start=partial(export.choose_format, suffix),
+                start=partial(export.choice.choose_format, suffix),
             )
             target = self.folder / f"contours{suffix}"
             yield watch(

@@ -269,14 +269,19 @@ def test_regions_are_organs_with_codes_and_colours(tmp_path: Path) -> None:
     assert (code.CodeValue, code.CodingSchemeDesignator) == ("69695003", "SCT")
 
 
+CARRIED = {"propagated_from": "Smith_day0", "baseline": True}
+
+
 @pytest.mark.parametrize(
     ("provenance", "edit", "algorithm", "said"),
     [
         ({}, False, "MANUAL", INTENDED_USE),
-        ({"model": "m" * 70}, False, "AUTOMATIC", "Model: mmm"),
+        ({"model": "m" * 70}, False, "AUTOMATIC", "Calculated by model mmm"),
         ({"model": "small", "edited": [0, 2]}, False, "SEMIAUTOMATIC", "0, 2."),
-        ({"model": "small", "baseline": True}, False, "AUTOMATIC", "Model: small."),
+        ({"model": "small", "baseline": True}, False, "AUTOMATIC", "by model small."),
         ({"model": "small", "baseline": True}, True, "SEMIAUTOMATIC", "(0-based): 3."),
+        (CARRIED, False, "AUTOMATIC", "by registration with another day."),
+        (CARRIED, True, "SEMIAUTOMATIC", "(0-based): 3."),
     ],
 )
 def test_the_file_says_how_the_contours_came_about(
@@ -293,6 +298,7 @@ def test_the_file_says_how_the_contours_came_about(
         assert roi.ROIGenerationAlgorithm == algorithm
         assert len(roi.ROIGenerationDescription) <= 64
     assert said in dataset.StructureSetDescription
+    assert "Smith" not in str(dataset)  # whose earlier day it was
 
 
 def test_the_standard_is_kept(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from sentences import assert_one_sentence
 
 LIVER = organ_named("liver", KNOWN_ORGANS)
 MODEL = {"model": "gitract-unet-3", "weights_sha256": "ab" * 32}
+CARRIED = {"propagated_from": "Smith_day0"}
 
 
 def blank(segmentation: Segmentation) -> Scan:
@@ -530,7 +531,13 @@ def test_each_segment_says_which_organ_it_is_and_in_which_colour(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("provenance", "edited", "kind"),
-    [({}, False, "MANUAL"), (MODEL, False, "AUTOMATIC"), (MODEL, True, "SEMIAUTOMATIC")],
+    [
+        ({}, False, "MANUAL"),
+        (MODEL, False, "AUTOMATIC"),
+        (MODEL, True, "SEMIAUTOMATIC"),
+        (CARRIED, False, "AUTOMATIC"),
+        (CARRIED, True, "SEMIAUTOMATIC"),
+    ],
 )
 def test_a_segment_says_who_drew_it(
     tmp_path: Path, provenance: dict[str, Any], edited: bool, kind: str
@@ -551,7 +558,13 @@ def test_a_segment_says_who_drew_it(
     else:
         algorithm = stomach.SegmentationAlgorithmIdentificationSequence[0]
         assert algorithm.AlgorithmName == "napari-gitract"
-        assert "gitract-unet-3" in algorithm.AlgorithmParameters
+        (family,) = algorithm.AlgorithmFamilyCodeSequence
+        if "model" in provenance:
+            assert "gitract-unet-3" in algorithm.AlgorithmParameters
+            assert family.CodeMeaning == "Artificial Intelligence"
+        else:
+            assert family.CodeMeaning == "Image Content-based Alignment"
+            assert "Smith" not in str(pydicom.dcmread(path))  # whose earlier day it was
 
 
 def test_the_patient_is_named_by_the_study_and_by_nothing_else(

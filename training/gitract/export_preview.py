@@ -35,6 +35,9 @@ __all__ = [
     "Preview",
     "RoundTrip",
     "check_round_trip",
+    "file_size",
+    "grid_told",
+    "orientation",
     "preview",
     "with_organs",
 ]
@@ -61,6 +64,8 @@ _CORNERS = 0.6  # share of an outline's points where it turns, on organs
 # What is known of a label image as a whole, and of no part of it.
 _OF_THE_WHOLE = ("baseline", "filled", "together")
 _SAME_MM = 0.01
+_NEW_SERIES = "the series that is written with it"
+_NEW_IDENTITY = "left out; both have the same new pseudonym. Names of organs stay."
 
 
 # --- before -----------------------------------------------------------------------------
@@ -126,7 +131,7 @@ class Preview:
         """All but the organs that are written, for people: what it is about, and the text."""
         size = " × ".join(str(n) for n in self.shape)
         spacing = " × ".join(f"{mm:.4g}" for mm in self.spacing)
-        about = "" if self.about_bytes is None else f", about {_bytes(self.about_bytes)}"
+        about = "" if self.about_bytes is None else f", about {file_size(self.about_bytes)}"
         left_out = [f"{one.organ.title} ({one.left_out})" for one in self.organs if one.left_out]
         lost = (
             f"{self.lost_voxels} voxels belong to several organs, of which this format keeps one; "
@@ -150,6 +155,7 @@ def preview(
     *,
     organs: Collection[str] | None = None,
     deidentify: bool = False,
+    onto_new_series: bool = False,
 ) -> Preview:
     """What `write_segmentation` will write; nothing is written, and of voxels nothing changed.
 
@@ -163,6 +169,8 @@ def preview(
         Names of those to write; all when not given.
     deidentify
         As in `gitract.io.write_segmentation`.
+    onto_new_series
+        A DICOM file will refer to a series that is written with it (`gitract.scan_export`).
 
     Raises
     ------
@@ -173,7 +181,8 @@ def preview(
     target = Path(path)
     suffix = _format_of(target)
     onto_series = suffix in ONTO_SERIES_SUFFIXES
-    reference = reference_of(segmentation, suffix) if onto_series else None
+    new_series = onto_series and onto_new_series
+    reference = reference_of(segmentation, suffix) if onto_series and not new_series else None
     table = tuple(_to_write(segmentation, suffix, organs))
     chosen = [not one.left_out for one in table]
     if all(one.left_out == _NOT_CHOSEN for one in table):
@@ -183,18 +192,19 @@ def preview(
             f"Nothing is drawn in {segmentation.name!r}, and a {FORMATS[suffix]} cannot be empty: "
             "outline an organ first."
         )
-    masks = segmentation.masks if all(chosen) else segmentation.masks[chosen]
+    name, masks = segmentation.name, segmentation.masks
+    masks = masks if all(chosen) else masks[chosen]
     return Preview(
         file_name=target.name,
         format=FORMATS[suffix],
         shape=segmentation.shape,
         spacing=segmentation.spacing,
-        orientation=_orientation(segmentation.affine),
+        orientation=orientation(segmentation.affine),
         organs=table,
         lost_voxels=_shared_voxels(masks) if suffix in FLAT_SUFFIXES else 0,
         notes=_notes(target, suffix),
-        series="" if reference is None else _series(reference),
-        identity=_identity(segmentation.name, reference, deidentify),
+        series=_NEW_SERIES if new_series else _series(reference),
+        identity=_NEW_IDENTITY if new_series else _identity(name, reference, deidentify),
         identifying=() if reference is None or deidentify else reference.identifying,
         about_bytes=_about_bytes(masks, suffix),
     )
@@ -265,7 +275,9 @@ def _to_write(
     return table
 
 
-def _series(reference: Reference) -> str:
+def _series(reference: Reference | None) -> str:
+    if reference is None:
+        return ""
     date = f", {reference.date}" if reference.date else ""
     return f"{reference.title}, series {reference.number}{date}, {reference.images} images"
 
@@ -283,7 +295,8 @@ def _identity(name: str, reference: Reference | None, deidentify: bool) -> str:
     return f"{', '.join(reference.identifying)}, as in the series."
 
 
-def _orientation(affine: npt.NDArray[np.float64]) -> str:
+def orientation(affine: npt.NDArray[np.float64]) -> str:
+    """How the slices of an affine lie and in what order, in words."""
     slices, rows, columns = axes_run_to(affine)
     return f"{plane_name(affine)}: slices run to {slices}, rows to {rows}, columns to {columns}"
 
@@ -312,7 +325,8 @@ def _about_bytes(masks: npt.NDArray[np.bool_], suffix: str) -> int | None:
     return None
 
 
-def _bytes(count: int) -> str:
+def file_size(count: int) -> str:
+    """A number of bytes as people say it."""
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{max(1, round(count / 1e3))} kB"
 
 
@@ -363,14 +377,28 @@ class RoundTrip:
     @property
     def sentence(self) -> str:
         """What to tell of it, in one line."""
-        if self.same_grid:
-            grid = "same grid"
-        elif self.apart_mm is None:
-            grid = f"another grid, {' × '.join(map(str, self.shape))} voxels"
-        else:
-            grid = f"another grid, up to {self.apart_mm:.2f} mm apart"
-        lead = "Read back unchanged" if self.identical else "Read back with differences"
-        return f"{lead}: {'; '.join([grid, *map(_said, self.organs)])}."
+        return self.told("Read back")
+
+    def told(self, lead: str) -> str:
+        """The same with other words before, such as what was read back."""
+        grid = grid_told(self.same_grid, self.apart_mm, self.shape)
+        how = "unchanged" if self.identical else "with differences"
+        return f"{lead} {how}: {'; '.join([grid, *map(_said, self.organs)])}."
+
+
+def grid_told(same: bool, apart_mm: float | None, shape: tuple[int, int, int]) -> str:
+    """How a grid that was read back lies to the one that was written, in a few words.
+
+    Parameters
+    ----------
+    same, apart_mm, shape
+        As in `RoundTrip`.
+    """
+    if same:
+        return "same grid"
+    if apart_mm is None:
+        return f"another grid, {' × '.join(map(str, shape))} voxels"
+    return f"another grid, up to {apart_mm:.2f} mm apart"
 
 
 def _said(one: OrganBack) -> str:
@@ -386,7 +414,9 @@ def _floored(value: float) -> str:
     return f"{np.floor(value * 1000) / 1000:.3f}"
 
 
-def check_round_trip(segmentation: Segmentation, path: str | Path) -> RoundTrip:
+def check_round_trip(
+    segmentation: Segmentation, path: str | Path, *, scan: Scan | None = None
+) -> RoundTrip:
     """Read a file of contours that was just written, and compare.
 
     A structure set is drawn onto the grid of its series, for it has none of its own; the
@@ -401,16 +431,19 @@ def check_round_trip(segmentation: Segmentation, path: str | Path) -> RoundTrip:
         compared, nor are regions to ignore.
     path
         What was written.
+    scan
+        What to read them onto, such as the scan as it was written with them; else where they
+        are, without voxels, or nothing where the file itself says where it lies.
 
     Raises
     ------
     InputError
-        The file cannot be read.
+        The file cannot be read, or not onto `scan`.
     """
     target = Path(path)
-    onto_series = suffix_of(target, SEGMENTATION_SUFFIXES) in ONTO_SERIES_SUFFIXES
-    place = _place_of(segmentation)
-    read = read_segmentation(target, scan=place if onto_series else None)
+    if scan is None and suffix_of(target, SEGMENTATION_SUFFIXES) in ONTO_SERIES_SUFFIXES:
+        scan = _place_of(segmentation)
+    read = read_segmentation(target, scan=scan)
     same_size = read.shape == segmentation.shape
     apart = corners_apart(read.affine, segmentation.affine, read.shape) if same_size else None
     return RoundTrip(

@@ -1,4 +1,4 @@
-"""Where to send contours: the fields of a DICOM node, and what it answered."""
+"""Where to send DICOM files: the fields of a DICOM node, and what it answered."""
 
 from collections.abc import Callable
 
@@ -77,7 +77,7 @@ class NodeForm(QWidget):
         )
 
     def say_whose(self, text: str) -> None:
-        """Tell whose the contours will be at the node, or why none can be sent."""
+        """Tell whose it will be at the node, or why nothing can be sent."""
         say(self.whose, text)
 
     def say_answer(self, text: str) -> None:

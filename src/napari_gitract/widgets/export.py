@@ -1,49 +1,36 @@
-"""Export: contours become a file, or go to a DICOM node; what will be written is told before."""
+"""Export: contours, scan or both become files, or go to a DICOM node; it is told before.
+
+What can be chosen is `_export_choice`, how it is previewed and written `_to_export`.
+"""
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QMessageBox, QPushButton
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QPushButton
 
 from gitract import INTENDED_USE
-from gitract.baseline import slice_digests
 from gitract.dicom_node import DicomNode, echo, send
 from gitract.errors import InputError
-from gitract.export_preview import (
-    FORMATS,
-    Preview,
-    check_round_trip,
-    preview,
-    with_organs,
-)
-from gitract.io import (
-    ONTO_SERIES_SUFFIXES,
-    SEGMENTATION_SUFFIXES,
-    check_output,
-    suffix_of,
-    write_segmentation,
-)
+from gitract.export_preview import Preview
+from gitract.io import suffix_of
 from gitract.progress import Progress, Report
-from gitract.scan import Segmentation
+from gitract.scan_export import ScanPreview
 from napari_gitract.autosaving import Autosaver, Snapshot
-from napari_gitract.jobs import Job
-from napari_gitract.layers import Origin, joined, origin_for, origin_of, segmentation_of_labels
-from napari_gitract.settings import preferred_suffix
-from napari_gitract.widgets._choices import LayerChoice, follow
+from napari_gitract.jobs import Job, loading_libraries
+from napari_gitract.widgets._choices import follow
 from napari_gitract.widgets._dicom_node import NodeForm
-from napari_gitract.widgets._layer_ticks import LayerTicks
-from napari_gitract.widgets._organs_to_write import OrgansToWrite
+from napari_gitract.widgets._export_choice import ExportChoice
 from napari_gitract.widgets._panel import JobBar, Panel
-from napari_gitract.widgets._parts import button_row, form, note, say, section
+from napari_gitract.widgets._parts import button_row, note, say, section
+from napari_gitract.widgets._to_export import Key, Looked, ToExport, What, Written
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -51,30 +38,22 @@ if TYPE_CHECKING:
 __all__ = ["Export"]
 
 QUIET_MS = 600
-NO_LABELS = "Segment a scan first, or open its contours with Load scan: they are exported here."
-DEIDENTIFY = (
-    "Leave out who the patient is: name, ID, birth date, sex, physicians, study ID, accession "
-    "number, all dates. UIDs stay, for the contours refer to the scan by them."
-)
-HOLDS_NOBODY = "This format has no place for who the patient is; there is nothing to leave out."
 
 
 class Export(Panel):
-    """Write contours as a file, or send them to a DICOM node.
+    """Write contours, a scan or both as files, or send them to a DICOM node.
 
     Parameters
     ----------
     napari_viewer
-        The viewer whose Labels layers are exported.
+        The viewer whose layers are exported.
     """
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
-        self.preview: Preview | None = None
-        self._layer: Labels | None = None  # that the rest is about
-        self._format_chosen = False
+        self.preview: Preview | ScanPreview | None = None
         self._looking: Job | None = None
-        self._looked_at: _Key | None = None
+        self._looked_at: Key | None = None
         self._make_parts()
         self._arrange()
         self._quiet = QTimer(self)
@@ -90,34 +69,15 @@ class Export(Panel):
             ("calling_ae_title", self.node.calling),
         ):
             self.remember(name, control)
-        self._suggest_format()  # now: to read the settings would be a stop with the first layer
-        self.labels.chosen.connect(self._on_layers)
+        self.choice.changed.connect(self._on_choice)
         follow(self, self.workspace.labels_touched, self._on_touched)
-        self._on_layers()
+        self._on_choice()
 
     def _make_parts(self) -> None:
-        self.labels = LayerChoice(self.viewer, Labels)
-        self.format = QComboBox()
-        for place, (suffix, title) in enumerate(FORMATS.items()):
-            self.format.addItem(title, suffix)
-            self.format.setItemData(place, suffix, Qt.ItemDataRole.ToolTipRole)
-        self.format.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.format.setToolTip("DICOM needs a scan that was read from a DICOM series.")
-        self.format.activated.connect(self._on_format_chosen)
-        self.others = LayerTicks()
-        self.others.ticked.connect(self._on_choice)
-        self.others_section = section("Further layers", self.others)
-        self.organs = OrgansToWrite()
-        self.organs.ticked.connect(self._on_choice)
-        self.deidentify = QCheckBox("De-identify")
-        self.deidentify.setChecked(True)
-        self.deidentify.clicked.connect(self._on_choice)
+        self.choice = ExportChoice(self.viewer)
         self.about = note()
-        self.hint = note()
         self.export_button = QPushButton("Export…")
-        self.export_button.setToolTip("Write the file, and read it again to check it.")
+        self.export_button.setToolTip("Write it, and read it again to check it.")
         self.export_button.clicked.connect(self._browse)
         self.bar = JobBar(cancel="End now. A file that is written by then stays.")
         self.outcome = note()
@@ -125,14 +85,7 @@ class Export(Panel):
         self.node_section = section("Send to a DICOM node", self.node)
 
     def _arrange(self) -> None:
-        fields = form()
-        fields.addRow("Labels", self.labels)
-        fields.addRow("Format", self.format)
-        self.column.addLayout(fields)
-        self.column.addWidget(self.hint)
-        self.column.addWidget(self.others_section)
-        self.column.addWidget(self.organs)
-        self.column.addWidget(self.deidentify)
+        self.column.addWidget(self.choice)
         self.column.addWidget(self.about)
         self.column.addLayout(button_row(self.export_button))
         self.column.addWidget(self.bar)
@@ -141,62 +94,20 @@ class Export(Panel):
         self.column.addStretch(1)
         self.column.addWidget(note(INTENDED_USE, small=True))
 
-    # --- what is chosen -----------------------------------------------------------------
-
-    @property
-    def suffix(self) -> str:
-        """Of the format that is chosen."""
-        return str(self.format.currentData())
-
-    def choose_format(self, suffix: str) -> None:
-        """Choose the format of this suffix, as the user does."""
-        self._format_chosen = True
-        self.format.setCurrentIndex(self.format.findData(suffix))
-        self._on_choice()
-
-    @property
-    def _chosen(self) -> list[Labels]:
-        """The layers that go into the file, the first one first."""
-        layer = self.labels.layer
-        return [] if layer is None else [layer, *self.others.chosen]
-
-    def _on_layers(self) -> None:
-        """Another layer was chosen, or there are others now."""
-        layer = self.labels.layer
-        candidates = [one for one in self.labels.layers if one is not layer]
-        self.others.show_layers([one for one in candidates if _of_one_scan(one, layer)])
-        if layer is not self._layer:
-            self._layer = layer
-            self.organs.forget()
-        self._suggest_format()  # a layer that fills up knows its scan only when it is complete
-        self._on_choice()
-
-    def _suggest_format(self) -> None:
-        """The format that contours of such a scan are most often wanted in, until one is chosen."""
-        if self._format_chosen:
-            return
-        origin = None if self._layer is None else origin_of(self._layer.metadata)
-        index = self.format.findData(preferred_suffix(None if origin is None else origin.stored))
-        self.format.setCurrentIndex(max(0, index))
-
-    def _on_format_chosen(self, _index: int) -> None:
-        self._format_chosen = True
-        self._on_choice()
-
-    def _on_choice(self, *_: Any) -> None:
+    def _on_choice(self) -> None:
         """What was told is of another choice from now on."""
         self.preview = None
         self.about.setEnabled(False)
         say(self.outcome, "")
         self.node.say_answer("")
-        if self._layer is None:
+        if self.choice.layer is None:
             say(self.about, "")
-            self.organs.forget()
+            self.choice.organs.forget()
         self.update_state()
         self.look()
 
     def _on_touched(self, layer: Labels) -> None:
-        if any(layer is one for one in self._chosen):
+        if any(layer is one for one in self.choice.contours):
             self._quiet.start()
 
     # --- what will be written -----------------------------------------------------------
@@ -206,46 +117,34 @@ class Export(Panel):
         self._quiet.stop()
         if self._looking is not None:
             self._looking.cancel()
-        layer = self._layer
-        if layer is None:
             self._looking = None
+        layer = self.choice.layer
+        if layer is None:
             return
         try:
-            parts = self._parts()
+            chosen = self.choice.to_export()
         except InputError as error:
             self._refuse(str(error))
             return
         known = self._looked_at if self.preview is not None else None
-        left_out = frozenset(self.organs.left_out)
-        asked = _Asked(self._file_name(), left_out, self.deidentify.isChecked())
-        work = partial(_look, parts, asked, known)
+        work = partial(chosen.look, known)
         job = Job(f"Looking at {layer.name}", work, parent=self, quiet=True)
         self._looking = job
         job.succeeded.connect(partial(self._take, job))
         job.ended.connect(job.deleteLater)
         job.start()
 
-    def _parts(self) -> "list[_Part]":
-        """The layers to write as they are now, not copied.
-
-        Raises
-        ------
-        InputError
-            One of them is no stack, or does not know where it lies.
-        """
-        others = self.viewer.layers
-        return [_Part(np.asarray(one.data), origin_for(one, others)) for one in self._chosen]
-
-    def _take(self, job: Job, result: "_Looked") -> None:
+    def _take(self, job: Job, looked: Looked) -> None:
         if job is not self._looking:
             return
         self._looking = None
-        if isinstance(result.found, str):
-            self._refuse(result.found)
-        elif result.found is not None:
-            self._looked_at, self.preview = result.key, result.found
-            self.organs.show_organs(result.found.organs)
-            say(self.about, _as_table(result.found))
+        if isinstance(looked.found, str):
+            self._refuse(looked.found)
+        elif looked.found is not None:
+            self._looked_at, self.preview = looked.key, looked.found
+            if isinstance(looked.found, Preview):
+                self.choice.organs.show_organs(looked.found.organs)
+            say(self.about, _as_table(looked.rows))
             self.about.setEnabled(True)
             self.update_state()
 
@@ -256,27 +155,43 @@ class Export(Panel):
         self.about.setEnabled(True)
         self.update_state()
 
-    def _file_name(self) -> str:
-        name = "contours" if self._layer is None else self._layer.name
-        return re.sub(r'[\\/:*?"<>|\s]+', "_", name.replace(" · ", "_")) + self.suffix
-
     # --- writing ------------------------------------------------------------------------
 
     def _browse(self) -> None:
-        title = FORMATS[self.suffix]
-        suggestion = str(Path(self.last_folder("folder")) / self._file_name())
+        with self.errors_shown("Choosing where to export to"):
+            chosen = self.choice.to_export()
+            folder = Path(self.last_folder("folder"))
+            both = chosen.what is What.BOTH
+            target = (self._asked_folder if both else self._asked_file)(chosen, folder)
+            if target is not None:
+                self.keep_folder("folder", target.parent)
+                self.export(target)
+
+    def _asked_file(self, chosen: ToExport, folder: Path) -> Path | None:
+        """The file to write, as the user names it."""
         path, _ = QFileDialog.getSaveFileName(
-            self, f"Export as {title}", suggestion, f"{title} (*{self.suffix})"
+            self,
+            f"Export as {chosen.title}",
+            str(folder / chosen.file_name),
+            f"{chosen.title} (*{chosen.suffix})",
         )
-        if not path:
-            return
-        target = Path(path)
-        if not suffix_of(target, SEGMENTATION_SUFFIXES):
-            target = target.with_name(target.name + self.suffix)
-            if target.exists() and not self.confirm_replacing(target):
-                return  # the dialog asked for another name
-        self.keep_folder("folder", target.parent)
-        self.export(target)
+        if not path or suffix_of(path, chosen.suffixes):
+            return Path(path) if path else None
+        target = Path(path + chosen.suffix)
+        asked_for_another = target.exists() and not self.confirm_replacing(target)
+        return None if asked_for_another else target
+
+    def _asked_folder(self, chosen: ToExport, folder: Path) -> Path | None:
+        """The folder to make, as the user names it."""
+        free = folder / chosen.file_name
+        count = 1
+        while free.exists():
+            count += 1
+            free = folder / f"{chosen.file_name}_{count}"
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Export contours and scan into a new folder", str(free), "New folder (*)"
+        )
+        return Path(path) if path else None
 
     def confirm_replacing(self, path: Path) -> bool:
         """Ask whether a file may be replaced."""
@@ -286,33 +201,31 @@ class Export(Panel):
     def export(self, path: str | Path) -> None:
         """Write what is chosen, read it again, and tell how it came out."""
         target = Path(path)
-        layers = self._chosen
-        if self.busy or not layers:
+        layer = self.choice.layer
+        if self.busy or layer is None:
             return
-        with self.errors_shown(f"Exporting {layers[0].name}"):
-            _check_suffix(target, self.suffix)
-            export = self._export()
-            sources = [part.origin.source for part in export.parts if part.origin.source]
-            complete = not export.left_out
+        with self.errors_shown(f"Exporting {layer.name}"):
+            chosen, snapshots = self._copied()
+            chosen.check_name(target)
 
-            def work(report: Report) -> _Written:
-                report(Progress(0, 0, f"Writing {target.name} and reading it again"))
-                check_output(target, inputs=sources)
-                return export.written_to(target)
-
-            def tell(written: _Written) -> None:
-                if complete:
+            def tell(written: Written) -> None:
+                if not chosen.left_out:
                     kept = Autosaver.of(self.viewer)
-                    for layer, snapshot in zip(layers, export.snapshots, strict=True):
-                        kept.saved(layer, snapshot)
+                    for one, snapshot in snapshots:
+                        kept.saved(one, snapshot)
                 say(self.outcome, f"Written to {target.name}. {written.check}")
 
             say(self.outcome, "")
-            # A file that was written when Cancel was pressed is there: it is told of, too.
-            self.run(f"Exporting {layers[0].name}", work, self.bar, tell, discard=tell)
 
-    def _export(self) -> "_ToWrite":
-        """The layers copied as they are now, with what was chosen.
+            def work(report: Report) -> Written:
+                with loading_libraries():  # highdicom reads its tables when it first writes
+                    return chosen.written_to(target, report)
+
+            # A file that was written when Cancel was pressed is there: it is told of, too.
+            self.run(f"Exporting {layer.name}", work, self.bar, tell, discard=tell)
+
+    def _copied(self) -> tuple[ToExport, list[tuple[Labels, Snapshot]]]:
+        """What is chosen, as it is now whatever the user draws meanwhile.
 
         Raises
         ------
@@ -320,14 +233,13 @@ class Export(Panel):
             One of the layers is no stack, or does not know where it lies.
         """
         kept = Autosaver.of(self.viewer)
-        snapshots = [kept.snapshot(layer) for layer in self._chosen]
-        parts = []
-        for part, snapshot in zip(self._parts(), snapshots, strict=True):
-            same = snapshot.labels.dtype == part.labels.dtype
-            labels = snapshot.labels if same else np.array(part.labels)
-            parts.append(part._replace(labels=labels))
-        left_out = frozenset(self.organs.left_out)
-        return _ToWrite(parts, snapshots, left_out, self.deidentify.isChecked())
+        chosen, layers = self.choice.to_export(), self.choice.contours
+        snapshots = [kept.snapshot(layer) for layer in layers]
+        labels = [
+            snapshot.labels if snapshot.labels.dtype == part.labels.dtype else np.array(part.labels)
+            for snapshot, part in zip(snapshots, chosen.parts, strict=True)
+        ]
+        return chosen.of_copies(labels), list(zip(layers, snapshots, strict=True))
 
     # --- a node -------------------------------------------------------------------------
 
@@ -345,20 +257,19 @@ class Export(Panel):
             self._ask(node, work, lambda _: self.node.say_answer(f"{node} answers."))
 
     def send(self) -> None:
-        """Send what is chosen to the node, by way of a temporary file."""
-        if self.busy or not self._chosen:
+        """Send what is chosen to the node, by way of a temporary folder."""
+        if self.busy or self.choice.layer is None:
             return
         with self.errors_shown("Sending to a DICOM node"):
-            node, export, name = self.node.node(), self._export(), self._file_name()
-            title = FORMATS[self.suffix]
+            node, (chosen, _) = self.node.node(), self._copied()
 
             def work(report: Report) -> str:
-                report(Progress(0, 0, f"Writing {name}"))
                 with TemporaryDirectory() as folder:
-                    written = export.written_to(Path(folder) / name)
-                    (sent,) = send([written.path], node, report=report)
-                warning = f" It says: {sent.warning}." if sent.warning else ""
-                return f"{node} took the {title}.{warning} Before sending: {written.check}"
+                    written = chosen.written_to(Path(folder) / chosen.file_name, report)
+                    sent = send([written.path], node, report=report)
+                odd = dict.fromkeys(one.warning for one in sent if one.warning)
+                warning = f" It says: {'; '.join(odd)}." if odd else ""
+                return f"{node} took the {chosen.title}.{warning} Before sending: {written.check}"
 
             # The node has it, whether or not Cancel was pressed meanwhile.
             self._ask(node, work, self.node.say_answer, discard=self.node.say_answer)
@@ -383,154 +294,23 @@ class Export(Panel):
 
     def update_state(self) -> None:
         """Say what is missing; offer only what can be used."""
-        say(self.hint, NO_LABELS if self._layer is None else "")
-        dicom = self.suffix in ONTO_SERIES_SUFFIXES
-        count, chosen = self.others.count, len(self.others.chosen)
-        self.others_section.setText(f"Further layers ({chosen} of {count})")
-        self.others_section.setVisible(bool(count))
-        self.deidentify.setEnabled(dicom)
-        self.deidentify.setToolTip(DEIDENTIFY if dicom else HOLDS_NOBODY)
-        self.deidentify.setVisible(self._layer is not None)
+        self.choice.update_state()
         possible = self.preview is not None and not self.busy
         self.export_button.setEnabled(possible)
         self.node.test_button.setEnabled(not self.busy)
-        self.node.send_button.setEnabled(possible and dicom)
-        self.node.say_whose(self._whose())
-
-    def _whose(self) -> str:
-        """What to know before sending."""
-        if self._layer is None:
-            return ""
-        if self.suffix not in ONTO_SERIES_SUFFIXES:
-            return "Only DICOM can be sent: choose RT Structure Set or SEG."
-        if self.deidentify.isChecked():
-            return (
-                "De-identified contours do not join the patient's scan at the node. A planning "
-                "system needs the patient: untick De-identify for it."
-            )
-        return "The contours go with the patient's name and ID, as in the scan."
+        self.node.send_button.setEnabled(possible and self.choice.is_dicom)
+        self.node.say_whose(self.choice.whose)
 
 
-class _Part(NamedTuple):
-    """A layer's labels ``(slice, row, column)`` and what it remembers."""
-
-    labels: np.ndarray
-    origin: Origin
-
-
-class _Asked(NamedTuple):
-    """What a preview is asked for."""
-
-    file_name: str
-    left_out: frozenset[str]
-    deidentify: bool
-
-
-_Key = tuple[_Asked, list[Any]]
-"""What a preview depends on."""
-
-
-class _Looked(NamedTuple):
-    """What was found, or why nothing can be written; None where all is as it was known."""
-
-    found: Preview | str | None
-    key: _Key
-
-
-class _Written(NamedTuple):
-    """A file, and how it was when it was read again."""
-
-    path: Path
-    check: str
-
-
-@dataclass(frozen=True, eq=False)
-class _ToWrite:
-    """Layers as they were at one moment, and what was chosen of them."""
-
-    parts: list[_Part]
-    snapshots: list[Snapshot]
-    left_out: frozenset[str]
-    deidentify: bool
-
-    def written_to(self, path: Path) -> _Written:
-        """Write a file, and read it again."""
-        whole = _segmentation(self.parts)
-        names = {organ.name for organ in whole.organs} - self.left_out
-        segmentation = with_organs(whole, names)
-        write_segmentation(segmentation, path, deidentify=self.deidentify)
-        return _Written(path, check_round_trip(segmentation, path).sentence)
-
-
-def _look(parts: list[_Part], asked: _Asked, known: _Key | None, report: Report) -> _Looked:
-    """What would be written of layers; looked at only where something is not as it was known.
-
-    Moving the slider sends the same event as undoing a stroke.
-    """
-    report(Progress(0, 0, "Looking at the contours"))
-    seen = [
-        (slice_digests(p.labels), p.origin.organs, dict(p.origin.provenance)) if _fits(p) else None
-        for p in parts
-    ]
-    key: _Key = (asked, seen)
-    if key == known:
-        return _Looked(None, key)
-    try:
-        whole = _segmentation(parts)
-        report(Progress(0, 0, "Looking at the contours"))
-        names = {organ.name for organ in whole.organs} - asked.left_out
-        found = preview(whole, asked.file_name, organs=names, deidentify=asked.deidentify)
-        return _Looked(found, key)
-    except InputError as error:
-        return _Looked(str(error), key)
-
-
-def _as_table(found: Preview) -> str:
+def _as_table(rows: tuple[tuple[str, str], ...]) -> str:
     """What will be written in two columns, as Qt's rich text."""
-    rows = (
+    lines = (
         f"<tr><td><b>{escape(heading)}</b>&nbsp;</td><td>{escape(_breakable(text))}</td></tr>"
-        for heading, text in found.rows
+        for heading, text in rows
     )
-    return f"<table cellspacing='2'>{''.join(rows)}</table>"
+    return f"<table cellspacing='2'>{''.join(lines)}</table>"
 
 
 def _breakable(text: str) -> str:
     """The same, where a name that is longer than a narrow dock can go on in the next line."""
     return re.sub(r"\S{30,}", lambda name: re.sub(r"([_.\-])", "\\1\u200b", name[0]), text)
-
-
-def _fits(part: _Part) -> bool:
-    """Whether labels can have digests."""
-    return part.labels.dtype.kind in "ui"
-
-
-def _segmentation(parts: list[_Part]) -> Segmentation:
-    """The contours of several layers of one scan together."""
-    found = [segmentation_of_labels(part.labels, part.origin) for part in parts]
-    return found[0] if len(found) == 1 else joined(found)
-
-
-def _of_one_scan(layer: Labels, other: Labels | None) -> bool:
-    """Whether two layers lie on one scan, as far as they know."""
-    if other is None:
-        return False
-    one, two = origin_of(layer.metadata), origin_of(other.metadata)
-    if one is None or two is None:
-        return False
-    same = (one.name, one.shape, one.stored) == (two.name, two.shape, two.stored)
-    return same and np.array_equal(one.affine, two.affine)
-
-
-def _check_suffix(path: Path, suffix: str) -> None:
-    """Refuse a file name of another format than the one that was previewed.
-
-    Raises
-    ------
-    InputError
-        It is.
-    """
-    if suffix_of(path, SEGMENTATION_SUFFIXES) != suffix:
-        raise InputError(
-            f"{path.name} does not end in {suffix}, and {FORMATS[suffix]} is chosen: change the "
-            "name or the format."
-        )

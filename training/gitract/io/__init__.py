@@ -12,9 +12,9 @@ from typing import Literal, Protocol
 
 from gitract.errors import InputError
 from gitract.io import competition, dicom, dicom_rtstruct, dicom_seg, nifti, rle, tiff
-from gitract.io._files import check_target
 from gitract.io.found import ONE_SLICE, FoundScan, select
 from gitract.progress import Report, silent
+from gitract.replacing import check_target
 from gitract.scan import Scan, Segmentation, Spacing
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "FoundScan",
     "can_read_folder",
     "check_output",
+    "check_scan",
+    "copy_series",
     "find_scans",
     "holds_labels",
     "label_names",
@@ -65,6 +67,10 @@ _SCAN_WRITERS: dict[str, Callable[[Scan, Path], None]] = {
     ".nii": nifti.write_scan,
     ".png": competition.write_scan,
     ".dcm": dicom.write_scan,
+}
+_SCAN_CHECKS: dict[str, Callable[[Scan], object]] = {
+    ".png": competition.check_scan,
+    ".dcm": dicom.check_scan,
 }
 SEGMENTATION_SUFFIXES = (*_LABEL_WRITERS, *_ONTO_SERIES)
 SCAN_SUFFIXES = tuple(_SCAN_WRITERS)
@@ -373,8 +379,8 @@ def write_scan(scan: Scan, path: str | Path) -> Path:
     """Write a scan in the format of the suffix.
 
     ``.tif``, ``.nii``, ``.nii.gz``: a stack with its geometry. ``.png``: a folder of
-    slices as in the competition, integers only. ``.dcm``: a folder with a new,
-    anonymous MR series.
+    slices as in the competition, integers only. ``.dcm``: a folder with a new MR series
+    that names nobody; `copy_series` gives the files that a scan was read from.
 
     Parameters
     ----------
@@ -397,6 +403,46 @@ def write_scan(scan: Scan, path: str | Path) -> Path:
     target = Path(path)
     check_output(target, SCAN_SUFFIXES)
     _SCAN_WRITERS[suffix_of(target, SCAN_SUFFIXES)](scan, target)
+    return target
+
+
+def check_scan(scan: Scan, path: str | Path) -> None:
+    """Refuse a scan that the format of a suffix cannot hold, before it is written.
+
+    Raises
+    ------
+    InputError
+        It cannot.
+    """
+    check = _SCAN_CHECKS.get(suffix_of(path, SCAN_SUFFIXES))
+    if check is not None:
+        check(scan)
+
+
+def copy_series(scan: Scan, path: str | Path) -> Path:
+    """Copy the DICOM files of a scan as they are, with all that they say of the patient.
+
+    Parameters
+    ----------
+    scan
+        Of a DICOM series. What was changed of it since it was read is not in the copy.
+    path
+        The folder; it is replaced when everything is copied.
+
+    Returns
+    -------
+    pathlib.Path
+        `path`.
+
+    Raises
+    ------
+    InputError
+        The scan is of no DICOM series, or that is no longer there; or the place cannot be
+        written.
+    """
+    target = Path(path)
+    check_output(target, SCAN_SUFFIXES)
+    dicom.copy_series(dicom.series_of(scan), target)
     return target
 
 

@@ -19,10 +19,10 @@ from gitract.errors import InputError
 from gitract.io import dicom
 from gitract.io._dicom_files import damage, header_sop_class, quiet, unreadable
 from gitract.io._dicom_geometry import frames_of, grid_of
-from gitract.io._files import replaced_file
 from gitract.io._notes import beside, is_of_segmentation, notes_of, read_beside, restored
 from gitract.organ_names import OrganNames
 from gitract.organs import ORGANS, Organ
+from gitract.replacing import replaced_file
 from gitract.scan import DicomSeries, Scan, Segmentation, corners_apart
 
 if TYPE_CHECKING:
@@ -231,24 +231,36 @@ def drawn_organs(
 
 
 class Origin(NamedTuple):
-    """Who drew contours: DICOM's word for it, the model or nothing, the slices edited since."""
+    """Who drew contours: DICOM's word for it, the program's part, the slices edited since.
+
+    The standard (PS3.3, C.8.8.5 and C.8.20.4) calls contours AUTOMATIC that were calculated,
+    SEMIAUTOMATIC those that were calculated with a user's help, MANUAL those that a user
+    entered. `calculated_by` says by what, and is empty for the last.
+    """
 
     algorithm: str
-    model: str
+    calculated_by: str
     edited: list[int]
 
 
 def origin_of(segmentation: Segmentation) -> Origin:
-    """A person, a model, or a person over a model."""
+    """A person, a model or a registration, or a person over one of them.
+
+    The day that contours were carried over from is not named: it may be called by its patient.
+    """
     provenance = segmentation.provenance
     model, baseline = provenance.get("model"), provenance.get("baseline")
-    if not model:
+    if model:
+        calculated_by = f"model {model}"
+    elif provenance.get("propagated_from"):
+        calculated_by = "registration with another day"
+    else:
         return Origin("MANUAL", "", [])
     if baseline is not None and len(baseline) == segmentation.shape[0]:
         edited = edited_slices(segmentation.labels().array, baseline)
     else:
         edited = list(provenance.get("edited") or ())
-    return Origin("SEMIAUTOMATIC" if edited else "AUTOMATIC", str(model), edited)
+    return Origin("SEMIAUTOMATIC" if edited else "AUTOMATIC", calculated_by, edited)
 
 
 # --- where they lie ---------------------------------------------------------------------

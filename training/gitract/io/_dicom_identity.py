@@ -20,7 +20,7 @@ from gitract.scan import Segmentation
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["deidentify", "keep_geometry", "pseudonym_of", "undated"]
+__all__ = ["deidentify", "impersonal", "keep_geometry", "pseudonym_of"]
 
 _METHOD = ("Patient, study and dates removed after DICOM PS3.15", "UIDs and names of organs kept")
 _TIMES_AND_PERSONS = ("DA", "TM", "DT", "PN")
@@ -73,7 +73,13 @@ def keep_geometry(header: "Dataset") -> None:
             del header[tag]
 
 
-def undated(segmentation: Segmentation) -> Segmentation:
-    """Without the time at which it was made, for the notes of a de-identified file."""
-    provenance = {key: value for key, value in segmentation.provenance.items() if key != "created"}
-    return replace(segmentation, provenance=provenance)
+def impersonal(segmentation: Segmentation) -> Segmentation:
+    """Without the time at which it was made, for the notes of a de-identified file.
+
+    Nor do they say which day it was carried over from: that may be called by its patient.
+    """
+    known = segmentation.provenance
+    kept = {key: value for key, value in known.items() if key not in ("created", "alignment")}
+    if "propagated_from" in kept:
+        kept["propagated_from"] = "another day"
+    return replace(segmentation, provenance=kept)

@@ -28,7 +28,7 @@ from gitract.io._dicom_contours import (
 )
 from gitract.io._dicom_files import RT_STRUCTURE_SET
 from gitract.io._dicom_identity import deidentify as remove_identity
-from gitract.io._dicom_identity import undated
+from gitract.io._dicom_identity import impersonal
 from gitract.io._ignore import without_ignored
 from gitract.io.contours import Points, outlined
 from gitract.organs import Organ
@@ -87,7 +87,7 @@ def write_segmentation(segmentation: Segmentation, path: Path, *, deidentify: bo
         _choose_syntax(dataset)
         if deidentify:
             remove_identity(dataset)
-            segmentation = undated(segmentation)
+            segmentation = impersonal(segmentation)
         save(dataset, segmentation, path)
 
 
@@ -180,8 +180,8 @@ def _image(image: DicomImage) -> "Dataset":
 def _description(origin: Origin) -> str:
     """How the contours came about."""
     text = INTENDED_USE
-    if origin.model:
-        text += f" Model: {origin.model}."
+    if origin.calculated_by:
+        text += f" Calculated by {origin.calculated_by}."
     if origin.edited:
         text += f" Slices edited (0-based): {', '.join(map(str, origin.edited))}."
     return text[:_LONGEST_DESCRIPTION]
@@ -193,8 +193,8 @@ def _region(organ: Organ, frame_of_reference_uid: str, origin: Origin) -> "Datas
 
     drawn_by = {
         "MANUAL": "No model is known to have taken part",
-        "AUTOMATIC": f"Model {origin.model}",
-        "SEMIAUTOMATIC": f"{len(origin.edited)} slices edited after model {origin.model}",
+        "AUTOMATIC": f"By {origin.calculated_by}",
+        "SEMIAUTOMATIC": f"{len(origin.edited)} slices edited after {origin.calculated_by}",
     }
     item = Dataset()
     item.ROINumber = organ.id

@@ -22,7 +22,7 @@ from gitract.io._dicom_contours import (
     sources_told,
 )
 from gitract.io._dicom_identity import deidentify as remove_identity
-from gitract.io._dicom_identity import keep_geometry, undated
+from gitract.io._dicom_identity import impersonal, keep_geometry
 from gitract.io._ignore import without_ignored
 from gitract.organs import Code, Organ
 from gitract.scan import DicomSeries, Segmentation
@@ -38,6 +38,7 @@ __all__ = ["NOT_COPIED", "write_segmentation"]
 _STRUCTURE = Code("91723000", "Anatomical Structure")
 _LESION = Code("49755003", "Morphologically Abnormal Structure")
 _ARTIFICIAL_INTELLIGENCE = Code("123110", "Artificial Intelligence", "DCM")
+_REGISTRATION = Code("125024", "Image Content-based Alignment", "DCM")
 
 NOT_COPIED = (
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
@@ -83,7 +84,7 @@ def write_segmentation(segmentation: Segmentation, path: Path, *, deidentify: bo
             _renumber(groups, series)
         if deidentify:
             remove_identity(dataset)
-            segmentation = undated(segmentation)
+            segmentation = impersonal(segmentation)
         save(dataset, segmentation, path)
 
 
@@ -223,15 +224,13 @@ def _descriptions(segmentation: Segmentation, organs: list[Organ]) -> "list[Segm
 def _algorithm(segmentation: Segmentation) -> "AlgorithmIdentificationSequence":
     from highdicom import AlgorithmIdentificationSequence
 
+    known = segmentation.provenance
     return AlgorithmIdentificationSequence(
         name=PROGRAM,
         version=__version__,
-        family=_coded(_ARTIFICIAL_INTELLIGENCE),
-        parameters={
-            key: str(segmentation.provenance[key])
-            for key in ("model", "weights_sha256")
-            if key in segmentation.provenance
-        },
+        family=_coded(_ARTIFICIAL_INTELLIGENCE if known.get("model") else _REGISTRATION),
+        parameters={key: str(known[key]) for key in ("model", "weights_sha256") if key in known}
+        or None,
     )
 
 

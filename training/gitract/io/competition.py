@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gitract.errors import InputError
-from gitract.io._files import replaced_folder
 from gitract.io._labels import label_values, segmentation_of, whole_numbers
 from gitract.io._notes import is_of_segmentation, notes_of, parsed, restored
 from gitract.io.found import ONE_SLICE, FoundScan
@@ -29,6 +28,7 @@ from gitract.io.png import read_grey_png, write_grey_png
 from gitract.io.rle import decode_masks, is_rle_table, read_rle_table, slice_id
 from gitract.organs import ORGANS
 from gitract.progress import Progress, Report, silent
+from gitract.replacing import replaced_folder
 from gitract.scan import Scan, Segmentation, Spacing, scaled_affine
 
 __all__ = [
@@ -473,6 +473,20 @@ def write_scan(scan: Scan, path: Path) -> None:
         The values are no whole numbers from 0 to 65535, the folder cannot be written, or
         it holds other files.
     """
+    check_scan(scan)
+    voxels = scan.voxels
+    pixels = voxels if voxels.dtype == np.uint8 else voxels.astype(np.uint16, copy=False)
+    _write_slices(pixels, scan, path)
+
+
+def check_scan(scan: Scan) -> None:
+    """Refuse a scan that PNG slices cannot hold.
+
+    Raises
+    ------
+    InputError
+        Its values are no whole numbers from 0 to 65535.
+    """
     voxels = scan.voxels
     if voxels.dtype.kind == "f":
         raise InputError(
@@ -485,8 +499,6 @@ def write_scan(scan: Scan, path: Path) -> None:
             f"{scan.name} holds values from {low} to {high} where PNG slices hold 0 to 65535: "
             "save it as .nii.gz or .tif."
         )
-    pixels = voxels if voxels.dtype == np.uint8 else voxels.astype(np.uint16, copy=False)
-    _write_slices(pixels, scan, path)
 
 
 # --- which folders hold days ------------------------------------------------------------

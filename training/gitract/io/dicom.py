@@ -25,7 +25,7 @@ from gitract.io._dicom_files import (
 from gitract.io._dicom_geometry import Grid, frames_of, grid_of
 from gitract.io._dicom_pixels import check_pixels, read_voxels
 from gitract.io._dicom_volume import Volume, text_of, volumes_in
-from gitract.io._dicom_write import write_scan
+from gitract.io._dicom_write import check_scan, copy_series, write_scan
 from gitract.io.found import FoundScan, select
 from gitract.progress import Report, silent
 from gitract.scan import DicomSeries, Scan, Segmentation, Spacing, scaled_affine
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "can_read_folder",
+    "check_scan",
+    "copy_series",
     "find_referenced",
     "find_series",
     "headers",
