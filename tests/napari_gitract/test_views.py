@@ -10,13 +10,8 @@ from qtpy.QtCore import QPoint, Qt
 from gitract.orientation import Turn
 from gitract.scan import Scan
 from napari_gitract.layers import scan_to_layer
-from napari_gitract.widgets._views import (
-    LinkedViews,
-    Plane,
-    directions,
-    planes_of,
-    voxels_in,
-)
+from napari_gitract.widgets._linked_views import LinkedViews
+from napari_gitract.widgets._planes import Plane, directions, planes_of, voxels_in
 from napari_gitract.widgets.review import VIEWS, Review
 from napari_gitract.workspace import current_slice, go_to_slice
 from phantoms import stored_as
@@ -322,6 +317,27 @@ def test_the_button_docks_the_planes_and_takes_them_away(viewer, qtbot):
     review.views_button.click()
     viewer.layers.remove(labels)
     qtbot.waitUntil(lambda: review.views.panes[0].plane is None, timeout=3000)
+
+
+def test_the_planes_stand_below_the_canvas_and_leave_the_docks_beside(viewer, qtbot):
+    scan = marked_scan()
+    viewer.add_labels(np.ones(scan.shape, np.uint8), scale=SPACING)
+    review = Review(viewer)
+    dock = viewer.window.add_dock_widget(review, name="Review (napari-gitract)")
+    window = dock.parent()
+    window.resize(1366, 768)
+    window.show()
+    qtbot.waitUntil(lambda: dock.height() > 600, timeout=3000)
+    size, corners = dock.size(), [window.corner(one) for one in Qt.Corner]
+    review.show_views()
+    below = review.views.parent()
+    qtbot.waitUntil(lambda: 200 < below.height() < 300, timeout=3000)
+    assert below.geometry().right() < dock.geometry().left()
+    assert dock.size() == size
+    assert all(pane.width() > 250 for pane in review.views.panes)
+    review.close_views()
+    assert [window.corner(one) for one in Qt.Corner] == corners
+    qtbot.waitUntil(lambda: dock.size() == size, timeout=3000)
 
 
 def test_closing_the_dock_or_the_widget_ends_the_planes(viewer, qtbot):

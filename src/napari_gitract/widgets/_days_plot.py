@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qtpy.QtCore import QEvent, QPointF, QSize, Qt
-from qtpy.QtGui import QColor, QFont, QHelpEvent, QPainter, QPaintEvent, QPen
+from qtpy.QtGui import QHelpEvent, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
+
+from napari_gitract.widgets._painting import FADED, Shades, small
 
 __all__ = ["DayCurve", "DayPlot"]
 
-# The strip of slices has the same ground: alike in every theme.
-_GROUND, _TEXT, _GRID = "#15171c", "#aeb4c0", "#343a46"
 _HEIGHT = 120
 _ABOVE, _BELOW, _BESIDE = 20.0, 18.0, 36.0
 _POINT = 3.0
-_FADED = 0.35
 
 
 class DayCurve(NamedTuple):
@@ -84,24 +83,24 @@ class DayPlot(QWidget):
         return QPointF(self.x_of(day), self.height() - _BELOW - ml / self._most_ml * high)
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), QColor(_GROUND))
+        painter, shades = QPainter(self), Shades.of(self)
+        painter.fillRect(self.rect(), shades.ground)
         if self.days and self.curves:
-            painter.setFont(_small(painter.font()))
-            painter.setOpacity(_FADED if self.faded else 1.0)
-            self._paint_axes(painter)
+            painter.setFont(small(painter.font()))
+            painter.setOpacity(FADED if self.faded else 1.0)
+            self._paint_axes(painter, shades)
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             for curve in self.curves:
-                self._paint_curve(painter, curve)
+                self._paint_curve(painter, shades, curve)
         painter.end()
 
-    def _paint_axes(self, painter: QPainter) -> None:
+    def _paint_axes(self, painter: QPainter, shades: Shades) -> None:
         """A line for nothing and one for the largest volume; days below, as far as they fit."""
         floor = self.height() - _BELOW
-        painter.setPen(QColor(_GRID))
+        painter.setPen(shades.grid)
         for y in (_ABOVE, floor):
             painter.drawLine(QPointF(0, y), QPointF(self.width(), y))
-        painter.setPen(QColor(_TEXT))
+        painter.setPen(shades.text)
         painter.drawText(QPointF(4.0, _ABOVE - 6.0), f"{self._most_ml:.0f} mL")
         free = 0.0
         for day, name in enumerate(self.days):
@@ -111,8 +110,8 @@ class DayPlot(QWidget):
                 painter.drawText(QPointF(left, self.height() - 5.0), name)
                 free = left + width + 6.0
 
-    def _paint_curve(self, painter: QPainter, curve: DayCurve) -> None:
-        color = QColor(curve.color)
+    def _paint_curve(self, painter: QPainter, shades: Shades, curve: DayCurve) -> None:
+        color = shades.visible(curve.color)
         painter.setPen(QPen(color, 1.6))
         points = [
             None if ml is None else self._place(day, ml) for day, ml in enumerate(curve.volumes_ml)
@@ -135,9 +134,3 @@ class DayPlot(QWidget):
             day = min(range(len(self.days)), key=lambda one: abs(self.x_of(one) - x))
             QToolTip.showText(event.globalPos(), self.text_of(day), self)
         return True
-
-
-def _small(font: QFont) -> QFont:
-    small = QFont(font)
-    small.setPixelSize(11)
-    return small

@@ -1,9 +1,17 @@
-"""Keep the widgets of this plugin in tabs: below each other they would not fit a laptop."""
+"""Where the widgets of this plugin stand: in tabs, since one below another they would not fit."""
+
+from collections.abc import Callable
+from weakref import ref
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
-__all__ = ["dock_of", "resize", "short_title", "tab_with_siblings", "widen"]
+__all__ = ["dock_of", "put_below_canvas", "short_title", "tab_with_siblings", "widen"]
+
+_BESIDE = {
+    Qt.Corner.BottomLeftCorner: Qt.DockWidgetArea.LeftDockWidgetArea,
+    Qt.Corner.BottomRightCorner: Qt.DockWidgetArea.RightDockWidgetArea,
+}
 
 
 def tab_with_siblings(widget: QWidget, kind: type[QWidget]) -> None:
@@ -42,16 +50,44 @@ def _widen_soon(widget: QWidget, width: int) -> None:
 def widen(widget: QWidget, width: int) -> None:
     """Give the dock of `widget` at least so many pixels, where it is docked."""
     dock = dock_of(widget)
-    if dock is not None and dock.width() < width:
-        resize(widget, width)
+    window = None if dock is None else dock.parent()
+    if dock is not None and isinstance(window, QMainWindow) and dock.width() < width:
+        window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
 
 
-def resize(widget: QWidget, width: int) -> None:
-    """Give the dock of `widget` about so many pixels, where it is docked."""
+def put_below_canvas(widget: QWidget, share: float) -> Callable[[], None]:
+    """Let a dock at the bottom be as wide as the canvas; the docks beside keep their height.
+
+    Parameters
+    ----------
+    widget
+        What is docked.
+    share
+        Of the window's height that it gets.
+
+    Returns
+    -------
+    Callable
+        Gives the corners of the window back to whom they belonged.
+    """
     dock = dock_of(widget)
     window = None if dock is None else dock.parent()
-    if dock is not None and isinstance(window, QMainWindow):
-        window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
+    if dock is None or not isinstance(window, QMainWindow):
+        return lambda: None
+    before = {corner: window.corner(corner) for corner in _BESIDE}
+    for corner, area in _BESIDE.items():
+        window.setCorner(corner, area)
+    window.resizeDocks([dock], [round(share * window.height())], Qt.Orientation.Vertical)
+
+    still_there = ref(window)  # a signal that holds this function must not keep the window
+
+    def give_back() -> None:
+        window = still_there()
+        if window is not None:
+            for corner, area in before.items():
+                window.setCorner(corner, area)
+
+    return give_back
 
 
 def short_title(dock: QDockWidget) -> str:

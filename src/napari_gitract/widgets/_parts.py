@@ -16,6 +16,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_gitract.widgets._note import Note
+
 __all__ = [
     "button_row",
     "color_icon",
@@ -32,11 +34,9 @@ ROW_HEIGHT = 22
 SWATCH = 14  # pixels
 
 
-def note(text: str = "", *, small: bool = False) -> QLabel:
+def note(text: str = "", *, small: bool = False) -> Note:
     """A line of text that wraps, so that a narrow dock can show it."""
-    label = QLabel(text)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label = Note(text)
     if small:
         label.setStyleSheet("font-size: 10px; color: gray;")
     return label

@@ -4,10 +4,7 @@ from qtpy.QtCore import QEvent, QPointF, QSize, Qt, Signal
 from qtpy.QtGui import QHelpEvent, QMouseEvent
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-__all__ = ["GROUND", "HERE", "SliceAxis"]
-
-GROUND, HERE = "#15171c", "#ffffff"
-"""Behind the picture, and where the viewer is: alike in every theme."""
+__all__ = ["SliceAxis"]
 
 
 class SliceAxis(QWidget):

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from qtpy.QtCore import QPointF, QRectF, Qt, Signal
-from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPolygonF
+from qtpy.QtCore import QEvent, QPointF, QRectF, Qt, Signal
+from qtpy.QtGui import QPainter, QPaintEvent, QPolygonF
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from gitract.review import SliceState
+from napari_gitract.widgets._painting import Shades
 from napari_gitract.widgets._parts import note
-from napari_gitract.widgets._slice_axis import GROUND, HERE, SliceAxis
+from napari_gitract.widgets._slice_axis import SliceAxis
 
 __all__ = ["Columns", "SliceStrip"]
 
@@ -23,7 +24,7 @@ class _Look(NamedTuple):
 
 
 # After Okabe and Ito, "Color Universal Design" (2008): told apart whatever a person's colour
-# vision. On the strip's own dark ground they are the same in every theme.
+# vision.
 _LOOKS: dict[SliceState, _Look] = {
     "edited": _Look("#56b4e9", 1.0),
     "accepted": _Look("#009e73", 0.75),
@@ -59,16 +60,26 @@ class SliceStrip(QWidget):
         """Draw these states, one for each slice; nothing where there are none."""
         self.columns.states = list(states)
         self.columns.update()
-        counts = Counter(states)
-        entries = [
-            f'<span style="color:{look.color}">■</span>&nbsp;{counts[state]}&nbsp;{state}&nbsp;'
-            for state, look in _LOOKS.items()
-        ]
-        self.legend.setText(" ".join(entries) if states else "")
+        self._fill_legend()
 
     def show_current(self, index: int | None) -> None:
         """Mark the slice that the viewer shows."""
         self.columns.show_current(index)
+
+    def _fill_legend(self) -> None:
+        counts, shades = Counter(self.columns.states), Shades.of(self)
+        entries = [
+            f'<span style="color:{shades.visible(look.color).name()}">■</span>'
+            f"&nbsp;{counts[state]}&nbsp;{state}&nbsp;"
+            for state, look in _LOOKS.items()
+        ]
+        self.legend.setText(" ".join(entries) if counts else "")
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Have the legend follow the theme."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.PaletteChange:
+            self._fill_legend()
 
 
 class Columns(SliceAxis):
@@ -87,15 +98,16 @@ class Columns(SliceAxis):
         return f"Slice {index}: {self.states[index]}"
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), QColor(GROUND))
+        painter, shades = QPainter(self), Shades.of(self)
+        painter.fillRect(self.rect(), shades.ground)
         if self.current is not None and self.current < self.slices:
-            self._paint_marker(painter, self.current)
+            self._paint_marker(painter, shades, self.current)
         # Where columns are narrower than a pixel, what the user did covers what was not touched.
         for state, look in reversed(_LOOKS.items()):
+            color = shades.visible(look.color)
             for index, other in enumerate(self.states):
                 if other == state:
-                    painter.fillRect(self._column(index, look.height), QColor(look.color))
+                    painter.fillRect(self._column(index, look.height), color)
         painter.end()
 
     def _column(self, index: int, share: float) -> QRectF:
@@ -106,14 +118,14 @@ class Columns(SliceAxis):
         height = round((self.height() - _MARKER - 1) * share)
         return QRectF(left, self.height() - height, width, height)
 
-    def _paint_marker(self, painter: QPainter, index: int) -> None:
-        """A triangle above the column, and a light ground behind it."""
+    def _paint_marker(self, painter: QPainter, shades: Shades, index: int) -> None:
+        """A triangle above the column, and a fainter ground behind it."""
         x = self.place_of(index).x()
         ground = self._column(index, 1.0).adjusted(-1, 0, 1, 0)
-        painter.fillRect(ground, QColor("#4b5160"))
+        painter.fillRect(ground, shades.behind)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(QColor(HERE))
+        painter.setBrush(shades.ink)
         tip = _MARKER - 1
         painter.drawPolygon(QPolygonF([QPointF(x - 5, 0), QPointF(x + 5, 0), QPointF(x, tip)]))
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)

@@ -5,16 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QFont, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 
-from napari_gitract.widgets._slice_axis import GROUND, HERE, SliceAxis
+from napari_gitract.widgets._painting import FADED, Shades, small
+from napari_gitract.widgets._slice_axis import SliceAxis
 
 __all__ = ["Curve", "VolumePlot"]
 
-_TEXT, _GRID = "#aeb4c0", "#343a46"
 _HEIGHT = 140
 _ABOVE, _BELOW = 20, 15  # room for the numbers of the slice that is shown, and for slice numbers
-_FADED = 0.35
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _TICK_EVERY = 50  # pixels, at least
 
@@ -74,18 +73,18 @@ class VolumePlot(SliceAxis):
     # --- painting -----------------------------------------------------------------------
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
-        painter = QPainter(self)
-        painter.fillRect(self.rect(), QColor(GROUND))
+        painter, shades = QPainter(self), Shades.of(self)
+        painter.fillRect(self.rect(), shades.ground)
         if self.slices:
-            painter.setFont(_small(painter.font()))
-            painter.setOpacity(_FADED if self.faded else 1.0)
-            self._paint_axes(painter)
+            painter.setFont(small(painter.font()))
+            painter.setOpacity(FADED if self.faded else 1.0)
+            self._paint_axes(painter, shades)
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-            self._paint_curves(painter)
+            self._paint_curves(painter, shades)
             if self.current is not None and self.current < self.slices:
-                self._paint_numbers(painter, self.current)
+                self._paint_numbers(painter, shades, self.current)
                 painter.setOpacity(1.0)
-                self._paint_here(painter, self.current)
+                self._paint_here(painter, shades, self.current)
         painter.end()
 
     @property
@@ -96,12 +95,12 @@ class VolumePlot(SliceAxis):
     def _floor(self) -> float:
         return self.height() - _BELOW
 
-    def _paint_axes(self, painter: QPainter) -> None:
+    def _paint_axes(self, painter: QPainter, shades: Shades) -> None:
         """A line for nothing and one for the largest volume; numbers of slices below."""
-        painter.setPen(QColor(_GRID))
+        painter.setPen(shades.grid)
         for y in (_ABOVE, self._floor):
             painter.drawLine(QPointF(0, y), QPointF(self.width(), y))
-        painter.setPen(QColor(_TEXT))
+        painter.setPen(shades.text)
         wide = max(self.width() / _TICK_EVERY, 1.0)
         step = next((step for step in _TICKS if self.slices / step <= wide), _TICKS[-1])
         for index in range(0, self.slices, step):
@@ -114,12 +113,12 @@ class VolumePlot(SliceAxis):
         width = painter.fontMetrics().horizontalAdvance(most)
         painter.drawText(QPointF(self.width() - width - 4.0, _ABOVE + 12.0), most)
 
-    def _paint_here(self, painter: QPainter, index: int) -> None:
+    def _paint_here(self, painter: QPainter, shades: Shades, index: int) -> None:
         x = self.place_of(index).x()
-        painter.setPen(QColor(HERE))
+        painter.setPen(shades.ink)
         painter.drawLine(QPointF(x, _ABOVE - 2.0), QPointF(x, self._floor))
 
-    def _paint_curves(self, painter: QPainter) -> None:
+    def _paint_curves(self, painter: QPainter, shades: Shades) -> None:
         """Those that are not emphasised first, so that they cover nothing of the one that is."""
         order = sorted(range(len(self.curves)), key=lambda place: place == self.emphasised)
         for place in order:
@@ -128,7 +127,8 @@ class VolumePlot(SliceAxis):
                 continue
             points = self._points(curve.volumes_ml)
             heavy = place == self.emphasised
-            fill = QColor(curve.color)
+            color = shades.visible(curve.color)
+            fill = QColor(color)
             fill.setAlphaF(0.35 if heavy else 0.15)
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(fill)
@@ -137,7 +137,7 @@ class VolumePlot(SliceAxis):
                 QPointF(points[0].x(), self._floor),
             ]
             painter.drawPolygon(QPolygonF([*points, *ends]))
-            painter.setPen(QPen(QColor(curve.color), 2.4 if heavy else 1.4))
+            painter.setPen(QPen(color, 2.4 if heavy else 1.4))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawPolyline(QPolygonF(points))
 
@@ -151,28 +151,22 @@ class VolumePlot(SliceAxis):
             for index in range(first, last + 1)
         ]
 
-    def _paint_numbers(self, painter: QPainter, index: int) -> None:
+    def _paint_numbers(self, painter: QPainter, shades: Shades, index: int) -> None:
         """The slice that is shown, and what each organ has in it, in the organs' colours."""
-        shown = [(f"Slice {index}", _TEXT)]
+        shown = [(f"Slice {index}", shades.text)]
         shown += [
-            (f"{curve.volumes_ml[index]:.2f}", curve.color)
+            (f"{curve.volumes_ml[index]:.2f}", shades.visible(curve.color, contrast=4.5))
             for curve in self.curves
             if curve.volumes_ml[index] > 0
         ]
         if len(shown) > 1:
-            shown.append(("mL", _TEXT))
+            shown.append(("mL", shades.text))
         left = 4.0
         for text, color in shown:
             width = painter.fontMetrics().horizontalAdvance(text)
             if left + width > self.width():
                 return  # the tooltip has them all
-            painter.setPen(QColor(color).lighter(125))
+            painter.setPen(color)
             place = QRectF(left, 0, width + 2.0, _ABOVE - 2.0)
             painter.drawText(place, Qt.AlignmentFlag.AlignVCenter, text)
             left += width + 8.0
-
-
-def _small(font: QFont) -> QFont:
-    small = QFont(font)
-    small.setPixelSize(11)
-    return small

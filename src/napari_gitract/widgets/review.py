@@ -3,18 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QMainWindow, QPushButton
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QPushButton
 
 from gitract import INTENDED_USE
 from napari_gitract.widgets._checks import ContourChecks
 from napari_gitract.widgets._choices import LayerChoice, follow
 from napari_gitract.widgets._display import Display
-from napari_gitract.widgets._docking import dock_of, resize
+from napari_gitract.widgets._docking import put_below_canvas
+from napari_gitract.widgets._linked_views import LinkedViews
 from napari_gitract.widgets._panel import Panel
 from napari_gitract.widgets._parts import button_row, form, note, say, section
 from napari_gitract.widgets._review import SliceReview
-from napari_gitract.widgets._views import LinkedViews, ThreeD
+from napari_gitract.widgets._three_d import ThreeD
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -23,6 +24,7 @@ __all__ = ["Review"]
 
 NO_LABELS = "Segment a scan first, or open contours: drop their file on the viewer."
 VIEWS = "Other planes"
+VIEWS_SHARE = 0.35  # of the height of the window
 
 
 class Review(Panel):
@@ -37,7 +39,6 @@ class Review(Panel):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
         self.views: LinkedViews | None = None
-        self._width_alone = 0  # of the dock, in pixels, before the planes came beside it
         self.three_d = ThreeD(self.viewer)
         self.hint = note()
         self.labels = LayerChoice(self.viewer, Labels)
@@ -115,21 +116,15 @@ class Review(Panel):
             self.close_views()
 
     def show_views(self) -> None:
-        """Dock the two planes that the viewer does not show, beside the other docks."""
+        """Dock the two planes that the viewer does not show, below the one that it shows."""
         if self.views is not None:
             return
         self.views = LinkedViews(self.viewer)
         self.views.show_layer(self.labels.layer)
         self.views.kept_visible = self.three_d.hidden
         self.views.closed.connect(self._on_views_closed)
-        own = dock_of(self)
-        self._width_alone = 0 if own is None else own.width()
-        dock = self.viewer.window.add_dock_widget(self.views, name=VIEWS, area="right")
-        window = dock.parent()
-        if isinstance(window, QMainWindow):
-            # Not below them: together they would be higher than a laptop's screen.
-            area, beside = Qt.DockWidgetArea.RightDockWidgetArea, Qt.Orientation.Horizontal
-            window.addDockWidget(area, dock, beside)
+        self.viewer.window.add_dock_widget(self.views, name=VIEWS, area="bottom")
+        self.views.closed.connect(put_below_canvas(self.views, VIEWS_SHARE))
         self.views_button.setChecked(True)
 
     def close_views(self) -> None:
@@ -142,12 +137,6 @@ class Review(Panel):
         self.views_button.setChecked(False)
         if views is not None:
             views.deleteLater()
-        QTimer.singleShot(0, self._give_back_width)
-
-    def _give_back_width(self) -> None:
-        """Let the canvas have the room of the planes again, which Qt gives to this dock."""
-        if self._width_alone and self.views is None:
-            resize(self, self._width_alone)
 
     # --- 3-D ------------------------------------------------------------------------------
 
