@@ -428,8 +428,8 @@ def days(tour: Tour) -> None:
     assert np.allclose(alignment.shift_mm, shift, atol=2.5), f"{alignment.shift_mm}, not {shift}"
     assert all(row.dice > 0.7 for row in table.rows if row.day == LATER and row.dice is not None)
     tour.press(widget.overlay)
-    spin(until=lambda: not widget.busy)
-    assert widget.overlay.isChecked() and widget.shown.layers
+    spin(until=lambda: len(widget.shown.layers) == 2)
+    assert widget.overlay.isChecked()
     tour.show_slice(SHOWN)
     tour.picture("days")
     tour.press(widget.overlay)
@@ -451,7 +451,7 @@ def export(tour: Tour) -> None:
     found = segment_again(tour)
     widget = tour.open("Export")
     spin(until=lambda: widget.preview is not None)
-    assert widget.suffix == ".rtstruct.dcm" and widget.labels.layer is found
+    assert widget.choice.suffix == ".rtstruct.dcm" and widget.choice.labels.layer is found
     path = tour.folder / "contours.rtstruct.dcm"
     widget.export(path)
     spin(until=lambda: not widget.busy)
@@ -463,7 +463,7 @@ def export(tour: Tour) -> None:
     assert np.array_equal(written.labels().array, found.data), "the file holds other contours"
     truth = read_reference(tour.day).on(scan)
     assert dice(written.masks.any(0), truth.masks.any(0)) > 0.5
-    widget.choose_format(".nii.gz")
+    widget.choice.choose_format(".nii.gz")
     spin(until=lambda: widget.preview is not None)
     widget.export(tour.folder / "contours.nii.gz")
     spin(until=lambda: not widget.busy)

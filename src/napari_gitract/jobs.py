@@ -9,11 +9,13 @@ is redrawn at the timer's pace. Nothing of Qt is touched from the worker's threa
 import gc
 import io
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from weakref import WeakSet
 
 from napari.qt.threading import WorkerBase, create_worker
 from napari.utils import progress as activity_bar
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 REDRAW_MS = 60
+QUICK_S = 0.0005
+USUAL_S = sys.getswitchinterval()
 _LINE = 160  # characters; a notification that is longer hides the scan
 
 _log = logging.getLogger(__name__)
@@ -204,6 +208,8 @@ class Job(QObject):
     cancelled = Signal()
     ended = Signal()
 
+    _all: "ClassVar[WeakSet[Job]]" = WeakSet()
+
     def __init__(
         self,
         title: str,
@@ -219,14 +225,16 @@ class Job(QObject):
         self._quiet = quiet
         self._task = _Task(title, work, discard)
         self._activity: Any = None
+        self._last: Progress | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(REDRAW_MS)
         self._timer.timeout.connect(self._deliver)
         self.destroyed.connect(self._task.cancel)
+        self._all.add(self)
 
     def start(self) -> None:
         """Start the job on a thread of napari's pool."""
-        self.running = True
+        self._set_running(True)
         if not self._quiet:
             self._activity = activity_bar(total=0, desc=self.title, file=io.StringIO(), leave=False)
         worker = create_worker(
@@ -244,6 +252,15 @@ class Job(QObject):
         """Ask a training job to end and to keep its best result so far."""
         self._task.stop()
 
+    def _set_running(self, running: bool) -> None:
+        """Let the window have Python's lock at once while any job computes.
+
+        Each call of OpenGL gives the lock away, and a thread that computes keeps it for
+        `USUAL_S`: a single picture would take a tenth of a second.
+        """
+        self.running = running
+        sys.setswitchinterval(QUICK_S if any(job.running for job in self._all) else USUAL_S)
+
     def _deliver(self) -> None:
         messages = []
         with suppress(IndexError):
@@ -252,11 +269,14 @@ class Job(QObject):
         if not messages:
             return
         self.progressed.emit(messages)
-        self._show_activity(messages[-1])  # last: see there
+        self._last = messages[-1]
+        # In a turn of its own: with it napari draws what has changed by then.
+        QTimer.singleShot(0, self._show_activity)
 
-    def _show_activity(self, last: Progress) -> None:
+    def _show_activity(self) -> None:
         """Napari's bar handles waiting events when it moves: the job may end within."""
-        if self._activity is None:
+        last = self._last
+        if self._activity is None or last is None or not self.running:
             return
         if last.total and self._activity.total != last.total:
             self._activity.total = last.total
@@ -268,7 +288,7 @@ class Job(QObject):
         self._deliver()
         if self._activity is not None:
             self._activity.close()
-        self.running = False
+        self._set_running(False)
         task = self._task
         if task.error is not None:
             self.failed.emit(str(task.error))

@@ -9,7 +9,7 @@ import numpy as np
 from gitract.organs import Organ
 from gitract.scan import Segmentation, flattened
 from napari_gitract.layers import organ_attributes, segmentation_to_layer, transform_of
-from napari_gitract.prediction import keep_prediction
+from napari_gitract.prediction import Prediction, keep_prediction
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -62,25 +62,45 @@ class LiveLabels:
         if shown is not None:
             shown.refresh()
             return
-        attributes = organ_attributes(organs) | transform_of(self._image)
-        self._layer = self._viewer.add_labels(data, name=self._name, **attributes)
-        self._layer.editable = False
+        from napari.layers import Labels
 
-    def complete(self, segmentation: Segmentation, labels: np.ndarray, name: str) -> "Labels":
-        """Put the finished contours into the layer, which is the user's from now on."""
+        attributes = organ_attributes(organs) | transform_of(self._image)
+        self._layer = Labels(data, name=self._name, **attributes)
+        # Before it is in the viewer: what cannot be edited is not kept against a crash either.
+        self._layer.editable = False
+        self._viewer.add_layer(self._layer)
+
+    def complete(
+        self,
+        segmentation: Segmentation,
+        labels: np.ndarray,
+        name: str,
+        prediction: Prediction,
+    ) -> "Labels":
+        """Put the finished contours into the layer, which is the user's from now on.
+
+        Parameters
+        ----------
+        segmentation, labels
+            The contours, and the same flattened.
+        name
+            Of the layer.
+        prediction
+            Of the labels.
+        """
         data, attributes, _ = segmentation_to_layer(
             segmentation, self._image, name=name, flat=labels
         )
         layer = self._layer
         if layer is None:
             layer = self._viewer.add_labels(data, **attributes)
-            keep_prediction(layer)
+            keep_prediction(layer, prediction)
             return layer
         self._layer = None
-        layer.metadata = attributes["metadata"]
         layer.name = name
         layer.data = data
-        keep_prediction(layer)
+        keep_prediction(layer, prediction)
+        layer.metadata = attributes["metadata"]
         layer.editable = True
         return layer
 

@@ -17,11 +17,11 @@ from gitract.organs import IGNORE, ORGANS
 from napari_gitract.layers import (
     MAP_KEY,
     change_to_layer,
-    insert_unselected,
     organ_attributes,
     origin_of,
     transform_of,
 )
+from napari_gitract.passing import PassingLayers
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -78,10 +78,18 @@ def _runs(plane: Plane) -> tuple[Plane, npt.NDArray[np.uint32]]:
     return flat[starts], lengths
 
 
-def keep_prediction(layer: "Labels") -> Prediction:
-    """Remember the voxels that a layer has now as what the program drew on it."""
-    prediction = _kept[layer] = Prediction(np.asarray(layer.data))
-    return prediction
+def keep_prediction(layer: "Labels", prediction: Prediction | None = None) -> Prediction:
+    """Remember the voxels that a layer has now as what the program drew on it.
+
+    Parameters
+    ----------
+    layer
+        As it was drawn.
+    prediction
+        Of its voxels, where that was made already, off the GUI thread.
+    """
+    kept = _kept[layer] = prediction or Prediction(np.asarray(layer.data))
+    return kept
 
 
 def prediction_of(layer: "Labels") -> Prediction | None:
@@ -132,6 +140,7 @@ class Comparison:
         self._labels: Labels | None = None
         self._prediction: Prediction | None = None
         self._digests: list[str] = []
+        self._layers = PassingLayers(viewer)
         self.mode: Mode = "current"
         self.shown: Labels | None = None
         """The layer over the labels."""
@@ -148,22 +157,20 @@ class Comparison:
         # Before it is in the viewer: what cannot be edited is not kept against a crash either.
         self.shown.editable = False
         self._digests = [""] * len(labels.data)
-        layers = self._viewer.layers
-        insert_unselected(layers, layers.index(labels) + 1, self.shown)
+        self._layers.insert(self._viewer.layers.index(labels) + 1, self.shown)
         for name in _TRANSFORM:
             labels.events[name].connect(self._follow)
 
     def end(self) -> None:
         """Show the labels alone."""
-        shown, labels = self.shown, self._labels
-        if shown is None or labels is None:
+        labels = self._labels
+        if self.shown is None or labels is None:
             return
         for name in _TRANSFORM:
             labels.events[name].disconnect(self._follow)
         self.shown = self._labels = self._prediction = None
         self.mode = "current"
-        if shown in self._viewer.layers:
-            self._viewer.layers.remove(shown)
+        self._layers.clear()
         self.ended.emit()
 
     def update(self, index: int) -> None:

@@ -30,6 +30,7 @@ from napari_gitract.layers import (
     segmentation_to_layer,
 )
 from napari_gitract.live import LiveLabels
+from napari_gitract.prediction import Prediction
 from napari_gitract.widgets import _recovery
 from napari_gitract.widgets._recovery import Recovery, leftovers
 from napari_gitract.workspace import Workspace, go_to_slice
@@ -278,7 +279,8 @@ def test_a_layer_that_the_program_fills_is_kept_from_when_it_is_the_users(
     live.arrived(segmentation.organs, [2, 3], segmentation.masks[:, 2:4].swapaxes(0, 1))
     live.show()
     autosaver.flush()
-    layer = live.complete(segmentation, segmentation.labels().array, "complete")
+    labels = segmentation.labels().array
+    layer = live.complete(segmentation, labels, "complete", Prediction(labels))
     autosaver.flush()
     assert folders() == []
     draw(layer, 3)

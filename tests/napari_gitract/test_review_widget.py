@@ -215,7 +215,7 @@ def test_what_was_segmented_here_is_known_although_it_was_edited_at_once(viewer,
         stack(), spacing=scan.spacing, provenance={"baseline": slice_digests(stack())}
     )
     live = LiveLabels(viewer, image, name="segmenting")
-    labels = live.complete(segmentation, stack(), "day 0")
+    labels = live.complete(segmentation, stack(), "day 0", Prediction(stack()))
     labels.paint((2, 15, 5), SMALL)
     review = open_review(viewer)
     press_mode(review, "prediction")

@@ -6,11 +6,11 @@ from weakref import WeakSet
 
 from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QComboBox
 
 from gitract.errors import GitractError
 from napari_gitract.layers import MAP_KEY, is_drawn_on
 from napari_gitract.settings import DEVICE
+from napari_gitract.widgets._menu import Menu
 from napari_gitract.widgets._remembering import remember_control
 from napari_gitract.workspace import model_events
 
@@ -40,23 +40,7 @@ def follow(owner: QObject, signal: Any, slot: Callable[..., Any]) -> None:
     owner.destroyed.connect(let_go)
 
 
-class _Choice(QComboBox):
-    """A menu that a narrow dock may squeeze, and whose wheel does not change it by accident."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(8)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-
-    def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        if self.hasFocus():
-            super().wheelEvent(event)
-        else:
-            event.ignore()
-
-
-class LayerChoice(_Choice):
+class LayerChoice(Menu):
     """A menu of the viewer's layers of one kind; a layer that was just added is chosen."""
 
     chosen = Signal()
@@ -100,11 +84,13 @@ class LayerChoice(_Choice):
                 return
 
     def _on_inserted(self, event: Any) -> None:
-        self._refresh()
-        if event.value in self._layers:
-            self.layer = event.value
+        self._offer(event.value)
 
     def _refresh(self, _event: Any = None) -> None:
+        self._offer(self.layer)
+
+    def _offer(self, chosen: Layer | None) -> None:
+        """Offer the layers that there are; choose this one, or else the one that was chosen."""
         before = self.layer
         self.blockSignals(True)
         self.clear()
@@ -119,8 +105,10 @@ class LayerChoice(_Choice):
             if layer not in self._followed:
                 self._followed.add(layer)
                 follow(self, layer.events.name, self._refresh)
-        if before in self._layers:
-            self.setCurrentIndex(self._layers.index(before))
+        for layer in (chosen, before):
+            if layer in self._layers:
+                self.setCurrentIndex(self._layers.index(layer))
+                break
         self.blockSignals(False)
         self._announce()
 
@@ -129,7 +117,7 @@ class LayerChoice(_Choice):
         self.chosen.emit()
 
 
-class ModelChoice(_Choice):
+class ModelChoice(Menu):
     """A menu of the installed models, the active one first; follows the store."""
 
     def __init__(self) -> None:
@@ -167,7 +155,7 @@ class ModelChoice(_Choice):
             self.setItemData(self.count() - 1, model.title, Qt.ItemDataRole.ToolTipRole)
 
 
-class DeviceChoice(_Choice):
+class DeviceChoice(Menu):
     """A menu of the devices that this machine probably has, and of the servers it may use.
 
     What the user chooses in one widget is what all of them open with from then on.

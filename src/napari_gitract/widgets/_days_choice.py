@@ -6,10 +6,11 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_gitract.widgets._choices import follow
 from napari_gitract.widgets._days_open import OpenDay, open_days
+from napari_gitract.widgets._menu import Menu
 from napari_gitract.widgets._parts import fit_height, table
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class DayContours(QWidget):
         self._picked: WeakKeyDictionary[Image, Labels | None] = WeakKeyDictionary()
         self._followed: WeakSet[Layer] = WeakSet()
         self.days: list[OpenDay] = []
-        self.menus: list[QComboBox] = []
+        self.menus: list[Menu] = []
         self._told: list[tuple[Any, ...]] | None = None
         self.table = table(["Day", "Contours"])
         self.table.setToolTip(
@@ -75,7 +76,7 @@ class DayContours(QWidget):
         if told != self._told:
             self._told, self.days = told, days
             self._fill_table()
-        self.changed.emit()
+            self.changed.emit()
 
     def _told_of(self, day: OpenDay) -> tuple[Any, ...]:
         """What the table shows of a day."""
@@ -95,11 +96,8 @@ class DayContours(QWidget):
         self.table.setColumnWidth(1, _CONTOURS_WIDTH)
         fit_height(self.table)
 
-    def _menu(self, day: OpenDay) -> QComboBox:
-        menu = QComboBox()
-        menu.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        menu.setMinimumContentsLength(12)
-        menu.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    def _menu(self, day: OpenDay) -> Menu:
+        menu = Menu(least=12)
         for layer in day.offered:
             menu.addItem(layer.name)
             menu.setItemData(menu.count() - 1, layer.name, Qt.ItemDataRole.ToolTipRole)
@@ -117,16 +115,13 @@ class DayContours(QWidget):
         return menu
 
 
-class DayMenu(QComboBox):
+class DayMenu(Menu):
     """A menu of the days; what the user chose stays chosen while its scan is open."""
 
     chosen = Signal()
 
     def __init__(self) -> None:
         super().__init__()
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(8)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._days: list[OpenDay] = []
         self._picked: Image | None = None
         self.activated.connect(self._pick)

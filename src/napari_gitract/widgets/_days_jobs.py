@@ -15,6 +15,8 @@ from gitract.baseline import slice_digests
 from gitract.progress import Progress, Report, prefixed
 from gitract.scan import Segmentation
 from napari_gitract.jobs import loading_libraries
+from napari_gitract.layers import contrast_limits
+from napari_gitract.prediction import Prediction
 from napari_gitract.widgets._days_open import StillDay
 from napari_gitract.widgets._days_shown import LaidDay
 
@@ -75,10 +77,11 @@ def compared(days: Sequence[StillDay], alignments: Alignments, report: Report) -
 
 
 class Carried(NamedTuple):
-    """Contours on another day, and the same flattened."""
+    """Contours on another day, the same flattened, and what to compare edits of these with."""
 
     contours: Segmentation
     labels: np.ndarray
+    prediction: Prediction
 
 
 def carried(earlier: StillDay, today: StillDay, alignments: Alignments, report: Report) -> Carried:
@@ -88,7 +91,8 @@ def carried(earlier: StillDay, today: StillDay, alignments: Alignments, report: 
     alignment = alignments.of(earlier, today, report)
     day, _ = earlier.read()
     contours = propagated(day.contours, alignment, today.scan, report=report)
-    return Carried(contours, contours.labels().array)
+    labels = contours.labels().array
+    return Carried(contours, labels, Prediction(labels))
 
 
 def laid(
@@ -97,7 +101,7 @@ def laid(
     alignments: Alignments,
     report: Report,
 ) -> list[LaidDay]:
-    """Put other days onto the grid of today's scan, with their contours where they have any.
+    """Today, and other days on the grid of its scan, with their contours where they have any.
 
     Parameters
     ----------
@@ -108,12 +112,13 @@ def laid(
     """
     from gitract.days import propagated, resampled
 
-    days = []
+    voxels = today.scan.voxels
+    days = [LaidDay(today.scan.name, voxels, contrast_limits(voxels))]
     for other, place in others:
         told = prefixed(report, other.scan.name) if len(others) > 1 else report
         alignment = alignments.of(other, today, told)
         voxels = resampled(other.scan, alignment, today.scan, report=told)
-        day = LaidDay(other.scan.name, voxels, place=place)
+        day = LaidDay(other.scan.name, voxels, contrast_limits(voxels), place=place)
         if other.labels is not None:
             drawn, _ = other.read()
             contours = propagated(drawn.contours, alignment, today.scan, report=told)

@@ -6,19 +6,17 @@ days. napari's grid does not: it gives each layer a cell of its own, contours ap
 scan, and cannot turn a slice out of its plane.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from napari.layers import Image, Labels, Layer, Points
+from qtpy.QtCore import QTimer
 
-from napari_gitract.layers import (
-    MAP_KEY,
-    contrast_limits,
-    insert_unselected,
-    organ_attributes,
-    transform_of,
-)
+from napari_gitract.layers import MAP_KEY, organ_attributes, transform_of
+from napari_gitract.passing import PassingLayers
 from napari_gitract.workspace import camera_of
 
 if TYPE_CHECKING:
@@ -42,6 +40,8 @@ class LaidDay(NamedTuple):
         Of the day.
     voxels
         ``(slice, row, column)`` of today's scan.
+    limits
+        Grey values that are shown black and white.
     contours, labels
         The same of its contours; None where it has none.
     place
@@ -50,9 +50,10 @@ class LaidDay(NamedTuple):
 
     name: str
     voxels: np.ndarray
+    limits: Sequence[float]
     contours: "Segmentation | None" = None
     labels: np.ndarray | None = None
-    place: int = -1
+    place: int = 0
 
 
 class ShownDays:
@@ -66,49 +67,60 @@ class ShownDays:
 
     def __init__(self, viewer: "ViewerModel") -> None:
         self._viewer = viewer
-        self.layers: list[Layer] = []
+        self.layers = PassingLayers(viewer)
         """Those that were added."""
+        self._steps: deque[Callable[[], None]] = deque()
         self._hidden: list[Layer] = []
         self._camera: tuple[Any, float] | None = None
 
-    def overlay(self, today: Image, other: LaidDay, hidden: Sequence[Layer]) -> None:
+    def overlay(
+        self, image: Image, today: LaidDay, other: LaidDay, hidden: Sequence[Layer]
+    ) -> None:
         """Show today in green and another day in magenta: what is alike is grey.
 
         Parameters
         ----------
-        today
-            The scan to lay the other day upon.
-        other
-            The other day.
+        image
+            The scan of today, to lay the other day upon.
+        today, other
+            The two days.
         hidden
             Layers that would be in the way.
         """
         self.end()
         self._hide(hidden)
-        colored = (
-            (today.data, f"{today.name} · green", "green", "translucent_no_depth"),
-            (other.voxels, f"{other.name} · magenta, aligned", "magenta", "additive"),
+        green = partial(
+            self._add_colored, image, today, f"{image.name} · green", "green",
+            "translucent_no_depth",
+        )  # fmt: skip
+        magenta = partial(
+            self._add_colored, image, other, f"{other.name} · magenta, aligned", "magenta",
+            "additive",
+        )  # fmt: skip
+        self._in_turns([green, magenta])
+
+    def _add_colored(
+        self, image: Image, day: LaidDay, name: str, color: str, blending: str
+    ) -> None:
+        layer = Image(
+            day.voxels,
+            name=name,
+            colormap=color,
+            blending=blending,
+            contrast_limits=day.limits,
+            metadata={MAP_KEY: "day"},
+            **transform_of(image),
         )
-        for voxels, name, color, blending in colored:
-            layer = Image(
-                voxels,
-                name=name,
-                colormap=color,
-                blending=blending,
-                contrast_limits=contrast_limits(voxels),
-                metadata={MAP_KEY: "day"},
-                **transform_of(today),
-            )
-            self._insert(layer, self._viewer.layers.index(today) + 1 + len(self.layers))
+        self.layers.insert(self._viewer.layers.index(image) + 1 + len(self.layers), layer)
 
     def side_by_side(
-        self, today: Image, others: Sequence[LaidDay], hidden: Sequence[Layer]
+        self, image: Image, others: Sequence[LaidDay], hidden: Sequence[Layer]
     ) -> None:
         """Show other days beside today, earlier ones to the left, with their contours.
 
         Parameters
         ----------
-        today, hidden
+        image, hidden
             As in `overlay`.
         others
             The other days, each at its place.
@@ -117,40 +129,40 @@ class ShownDays:
         self._hide(hidden)
         camera = camera_of(self._viewer)
         self._camera = (camera.center, camera.zoom)
-        extent = np.asarray(today.extent.world)
+        extent = np.asarray(image.extent.world)
         step = float(extent[1, -1] - extent[0, -1]) * (1 + _GAP)
+        steps: list[Callable[[], None]] = []
         for other in others:
-            transform = transform_of(today)
+            transform = transform_of(image)
             affine = np.array(transform["affine"])
             affine[-2, -1] += other.place * step
-            self._add_beside(today, other, {**transform, "affine": affine})
-        corners = {0: today.name, **{other.place: other.name for other in others}}
-        self._insert(_names(corners, extent, step), len(self._viewer.layers))
-        self._viewer.reset_view()
+            moved = {"metadata": {MAP_KEY: "day"}, **transform, "affine": affine}
+            steps += [
+                partial(self._add_scan, image, other, moved),
+                partial(self._add_contours, other, moved),
+            ]
+        corners = {0: image.name, **{other.place: other.name for other in others}}
+        steps += [lambda: self._append(_names(corners, extent, step)), self._viewer.reset_view]
+        self._in_turns(steps)
 
-    def _add_beside(self, today: Image, other: LaidDay, transform: dict[str, Any]) -> None:
-        shared = {"metadata": {MAP_KEY: "day"}, **transform}
-        image = Image(
-            other.voxels,
-            name=f"{other.name} · aligned",
-            contrast_limits=contrast_limits(other.voxels),
-            colormap=today.colormap,
-            **shared,
+    def _add_scan(self, image: Image, other: LaidDay, moved: dict[str, Any]) -> None:
+        name, limits = f"{other.name} · aligned", other.limits
+        self._append(
+            Image(other.voxels, name=name, contrast_limits=limits, colormap=image.colormap, **moved)
         )
-        self._insert(image, len(self._viewer.layers))
+
+    def _add_contours(self, other: LaidDay, moved: dict[str, Any]) -> None:
         if other.contours is None or other.labels is None:
             return
-        attributes = {**organ_attributes(other.contours.organs), **shared}
+        attributes = {**organ_attributes(other.contours.organs), **moved}
         labels = Labels(other.labels, name=f"{other.name} · contours, aligned", **attributes)
         labels.editable = False  # before it is in the viewer: it is not kept against a crash
-        self._insert(labels, len(self._viewer.layers))
+        self._append(labels)
 
     def end(self) -> None:
         """Show the days as they were."""
-        added, self.layers = self.layers, []
-        for layer in added:
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
+        self._steps.clear()
+        self.layers.clear()
         for layer in self._hidden:
             if layer in self._viewer.layers:
                 layer.visible = True
@@ -165,10 +177,18 @@ class ShownDays:
         for layer in self._hidden:
             layer.visible = False
 
-    def _insert(self, layer: Layer, index: int) -> None:
-        """Add a layer at a place, and leave selected what is."""
-        self.layers.append(layer)
-        insert_unselected(self._viewer.layers, index, layer)
+    def _append(self, layer: Layer) -> None:
+        self.layers.insert(len(self._viewer.layers), layer)
+
+    def _in_turns(self, steps: Iterable[Callable[[], None]]) -> None:
+        """Do one thing in each turn of the event loop: napari takes long to add a layer."""
+        self._steps.extend(steps)
+        self._take_step()
+
+    def _take_step(self) -> None:
+        if self._steps:
+            self._steps.popleft()()
+            QTimer.singleShot(0, self._take_step)
 
 
 def _names(corners: dict[int, str], extent: np.ndarray, step: float) -> Points:

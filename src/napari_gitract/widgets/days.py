@@ -70,6 +70,9 @@ class Days(Panel):
         self._quiet.setSingleShot(True)
         self._quiet.setInterval(QUIET_MS)
         self._quiet.timeout.connect(self._look_again)
+        self._soon = QTimer(self)  # several layers may come or go at once
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._look_again)
         self.contours.changed.connect(self._on_days_changed)
         follow(self, self.workspace.labels_touched, self._on_touched)
         follow(self, self.viewer.layers.events.removed, self._on_removed)
@@ -143,7 +146,10 @@ class Days(Panel):
         if any(labels not in self.viewer.layers for labels, _ in self._compared):
             self._compared = []
             self.result.clear()
-        self._look_again()
+        if self._compared and self._chosen_otherwise():
+            self._tell_stale(True)
+        else:
+            self._soon.start()
         today = self.today.day
         if self._shown_of and (today is None or today.image is not self._shown_of[0]):
             self._show_as_they_are()
@@ -197,11 +203,17 @@ class Days(Panel):
         """Whether the contours of the days still are those that were compared."""
         if not self._compared:
             return
-        chosen = [labels for _, labels in self.with_contours]
-        stale = any(
-            labels not in chosen or slice_digests(np.asarray(labels.data)) != digests
-            for labels, digests in self._compared
+        painted = (
+            slice_digests(np.asarray(labels.data)) != digests for labels, digests in self._compared
         )
+        self._tell_stale(self._chosen_otherwise() or any(painted))
+
+    def _chosen_otherwise(self) -> bool:
+        """Whether not all of the contours that were compared are those of a day any more."""
+        chosen = [labels for _, labels in self.with_contours]
+        return any(labels not in chosen for labels, _ in self._compared)
+
+    def _tell_stale(self, stale: bool) -> None:
         self.result.fade(stale)
         if stale:
             say(self.hint, CHANGED)
@@ -260,11 +272,11 @@ class Days(Panel):
         return [*images, *contours]
 
     def _show_overlay(self, today: Image, found: list[LaidDay], hidden: list[Layer]) -> None:
-        (other,) = found
-        self.shown.overlay(today, other, hidden)
+        of_today, other = found
+        self.shown.overlay(today, of_today, other, hidden)
 
     def _show_beside(self, today: Image, found: list[LaidDay], hidden: list[Layer]) -> None:
-        self.shown.side_by_side(today, found, hidden)
+        self.shown.side_by_side(today, found[1:], hidden)
 
     def _show_as_they_are(self) -> None:
         self._untick(self.overlay)
@@ -321,7 +333,7 @@ class Days(Panel):
             flat=found.labels,
         )
         layer = self.viewer.add_labels(data, **attributes)
-        keep_prediction(layer)
+        keep_prediction(layer, found.prediction)
         lost = "".join(f" {remark}" for remark in found.contours.remarks)
         say(
             self.hint,
@@ -368,5 +380,6 @@ class Days(Panel):
     def closed(self) -> None:
         """Show the days as they were."""
         self._quiet.stop()
+        self._soon.stop()
         self._show_as_they_are()
         super().closed()

@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.theme import get_theme
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton, QWidget
 
 from gitract import INTENDED_USE
 from gitract.errors import GitractError, InputError
 from gitract.progress import Progress, Report
-from gitract.scan import Scan, Segmentation
+from gitract.scan import Scan
 from napari_gitract.jobs import loading_libraries, tell_error
 from napari_gitract.layers import (
+    Origin,
     change_to_layer,
+    labels_and_origin,
     scan_from_layer,
-    segmentation_from_layer,
+    segmentation_of_labels,
 )
 from napari_gitract.widgets._card import ChangeCard
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
@@ -76,10 +77,9 @@ class FineTune(Panel):
         self.bar = JobBar(
             stop="End now and keep the best so far.", cancel="End now and keep nothing."
         )
-        theme = get_theme(self.viewer.theme)
         self.about = note()  # what the curves and the card are of
         self.about.hide()
-        self.curves = Curves(theme.background.as_hex(), theme.text.as_hex())
+        self.curves = Curves()
         self.hint = note()
         self.card = ChangeCard()
         self.card.kept.connect(self.keep)
@@ -143,7 +143,7 @@ class FineTune(Panel):
         if self.busy or self.image.layer is None or self.labels.layer is None:
             return
         try:
-            scan, segmentation, slices = self._input()
+            scan, (labels, origin), slices = self._input()
         except GitractError as error:
             tell_error(error)
             return
@@ -162,6 +162,7 @@ class FineTune(Panel):
                 from gitract.corrections import Corrections
                 from gitract.remote.client import fine_tune_on
 
+            segmentation = segmentation_of_labels(labels, origin)
             return fine_tune_on(
                 device,
                 [Corrections(scan, segmentation, tuple(slices))],
@@ -190,8 +191,8 @@ class FineTune(Panel):
         job.cancelled.connect(self._say_cancelled)
         job.failed.connect(self._forget_training)
 
-    def _input(self) -> tuple[Scan, Segmentation, list[int]]:
-        """Scan, labels and slices as they are now.
+    def _input(self) -> tuple[Scan, tuple[np.ndarray, Origin], list[int]]:
+        """Scan, labels and slices as they are now, for the user may draw on meanwhile.
 
         Raises
         ------
@@ -199,17 +200,17 @@ class FineTune(Panel):
             They cannot be used, or do not fit each other.
         """
         scan = scan_from_layer(self.image.layer)
-        segmentation = segmentation_from_layer(self.labels.layer, scan)
-        if scan.shape != segmentation.shape:
+        labels, origin = labels_and_origin(self.labels.layer, scan)
+        if scan.shape != labels.shape:
             raise InputError(
-                f"Layer {self.labels.layer.name!r} has {segmentation.shape} voxels but image "
+                f"Layer {self.labels.layer.name!r} has {labels.shape} voxels but image "
                 f"{self.image.layer.name!r} has {scan.shape}: choose the image it belongs to."
             )
         self.review.refresh()
         slices = [reviewed.index for reviewed in self.review.slices]
         if not slices:
             raise InputError("No slice to train on: correct some, or add slices that are right.")
-        return scan, segmentation, slices
+        return scan, (np.array(labels), origin), slices
 
     def fill_by_model(self) -> None:
         """Fill the slices between corrected ones from what the chosen model draws there."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pint
 from napari.layers import Image, Labels, Layer
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -13,6 +14,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLineEdit,
     QPushButton,
+    QVBoxLayout,
 )
 
 from gitract.errors import InputError
@@ -115,16 +117,16 @@ class LoadScan(Panel):
         spacing_row = QHBoxLayout()
         for box in self.spacing_boxes:
             spacing_row.addWidget(box)
-        fields.addRow("Spacing", spacing_row)
+        spacing = QVBoxLayout()
+        spacing.addLayout(spacing_row)
+        spacing.addWidget(note("slice, row, column in mm; – takes what the file says", small=True))
+        fields.addRow("Spacing", spacing)
         fields.addRow("Contours", self.as_labels)
         onto_row = QHBoxLayout()
         onto_row.addWidget(self.onto)
         onto_row.addWidget(self.image, 1)
         fields.addRow("Onto scan", onto_row)
         self.column.addLayout(fields)
-        self.column.addWidget(
-            note("Spacing: slice, row, column in mm; – takes what the file says.", small=True)
-        )
         self.column.addWidget(self.scans)
         self.column.addWidget(self.names)
         self.column.addWidget(self.load_button)
@@ -165,6 +167,8 @@ class LoadScan(Panel):
 
         def work(report: Report) -> _Contents | list[LayerTuple]:
             report(Progress(0, 0, f"Reading {path.name}"))
+            # It reads its definitions at its first use: napari would, with the first layer.
+            pint.get_application_registry().Unit("mm")
             contents = asked or _look(path, as_labels)
             question = asked is None and contents.open_question
             return contents if question else read(contents, report)

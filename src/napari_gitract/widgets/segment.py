@@ -34,6 +34,7 @@ from napari_gitract.layers import (
     uncertainty_to_layer,
 )
 from napari_gitract.live import LiveLabels
+from napari_gitract.prediction import Prediction
 from napari_gitract.settings import preferred_suffix
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._panel import JobBar, Panel
@@ -193,7 +194,7 @@ class Segment(Panel):
             # Whole-stack passes, a tenth of a second each on a slow machine: done here, not
             # on the GUI thread.
             labels, volumes_ml = segmentation.labels().array, segmentation.volumes_ml
-            return _Result(segmentation, labels, volumes_ml, uncertainty)
+            return _Result(segmentation, labels, Prediction(labels), volumes_ml, uncertainty)
 
         def add(result: _Result) -> None:
             self._add(result, live, image, slices)
@@ -224,7 +225,9 @@ class Segment(Panel):
             return
         segmentation = result.segmentation
         model = segmentation.provenance.get("model", "segmentation")
-        self.result = live.complete(segmentation, result.labels, f"{image.name} · {model}")
+        self.result = live.complete(
+            segmentation, result.labels, f"{image.name} · {model}", result.prediction
+        )
         follow(self, self.result.events.name, self._name_result)
         if result.uncertainty is not None:
             data, attributes, _ = uncertainty_to_layer(result.uncertainty, image)
@@ -345,6 +348,7 @@ class _Result(NamedTuple):
 
     segmentation: Segmentation
     labels: np.ndarray
+    prediction: Prediction
     volumes_ml: Mapping[str, float]
     uncertainty: np.ndarray | None
 
