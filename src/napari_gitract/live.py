@@ -97,10 +97,10 @@ class LiveLabels:
             keep_prediction(layer, prediction)
             return layer
         self._layer = None
-        layer.name = name
-        layer.data = data
-        keep_prediction(layer, prediction)
         layer.metadata = attributes["metadata"]
+        layer.name = name
+        layer.data = data  # napari lets it be edited from here on
+        keep_prediction(layer, prediction)
         layer.editable = True
         return layer
 
