@@ -27,6 +27,7 @@ from gitract.progress import Progress, Report
 from napari_gitract.mesa import keep_triton_out
 
 __all__ = [
+    "TURN_MS",
     "Job",
     "TellsErrors",
     "errors_shown",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 REDRAW_MS = 60
+TURN_MS = 10
+"""Between two things that each hold up the window: what the user does comes in between."""
 QUICK_S = 0.0005
 USUAL_S = sys.getswitchinterval()
 _LINE = 160  # characters; a notification that is longer hides the scan
@@ -271,7 +274,7 @@ class Job(QObject):
         self.progressed.emit(messages)
         self._last = messages[-1]
         # In a turn of its own: with it napari draws what has changed by then.
-        QTimer.singleShot(0, self._show_activity)
+        QTimer.singleShot(TURN_MS, self._show_activity)
 
     def _show_activity(self) -> None:
         """Napari's bar handles waiting events when it moves: the job may end within."""

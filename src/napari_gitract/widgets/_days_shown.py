@@ -15,6 +15,7 @@ import numpy as np
 from napari.layers import Image, Labels, Layer, Points
 from qtpy.QtCore import QTimer
 
+from napari_gitract.jobs import TURN_MS
 from napari_gitract.layers import MAP_KEY, organ_attributes, transform_of
 from napari_gitract.passing import PassingLayers
 from napari_gitract.workspace import camera_of
@@ -181,14 +182,14 @@ class ShownDays:
         self.layers.insert(len(self._viewer.layers), layer)
 
     def _in_turns(self, steps: Iterable[Callable[[], None]]) -> None:
-        """Do one thing in each turn of the event loop: napari takes long to add a layer."""
+        """Do one thing after another: napari takes a tenth of a second to add a layer."""
         self._steps.extend(steps)
         self._take_step()
 
     def _take_step(self) -> None:
         if self._steps:
             self._steps.popleft()()
-            QTimer.singleShot(0, self._take_step)
+            QTimer.singleShot(TURN_MS, self._take_step)
 
 
 def _names(corners: dict[int, str], extent: np.ndarray, step: float) -> Points:
