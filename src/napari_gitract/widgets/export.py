@@ -3,7 +3,6 @@
 What can be chosen is `_export_choice`, how it is previewed and written `_to_export`.
 """
 
-import re
 from collections.abc import Callable
 from functools import partial
 from html import escape
@@ -305,12 +304,7 @@ class Export(Panel):
 def _as_table(rows: tuple[tuple[str, str], ...]) -> str:
     """What will be written in two columns, as Qt's rich text."""
     lines = (
-        f"<tr><td><b>{escape(heading)}</b>&nbsp;</td><td>{escape(_breakable(text))}</td></tr>"
+        f"<tr><td><b>{escape(heading)}</b>&nbsp;</td><td>{escape(text)}</td></tr>"
         for heading, text in rows
     )
     return f"<table cellspacing='2'>{''.join(lines)}</table>"
-
-
-def _breakable(text: str) -> str:
-    """The same, where a name that is longer than a narrow dock can go on in the next line."""
-    return re.sub(r"\S{30,}", lambda name: re.sub(r"([_.\-])", "\\1\u200b", name[0]), text)
