@@ -29,14 +29,19 @@ from gitract.orientation import axes_run_to, plane_name
 from gitract.scan import Scan, Segmentation, Spacing, corners_apart
 
 __all__ = [
+    "ALIASES",
     "FORMATS",
+    "NIFTI_HEADER",
+    "SAME_MM",
     "OrganBack",
     "OrganToWrite",
     "Preview",
     "RoundTrip",
     "check_round_trip",
-    "file_size",
+    "file_told",
+    "grid_to_write",
     "grid_told",
+    "no_identity",
     "orientation",
     "preview",
     "with_organs",
@@ -53,17 +58,23 @@ FORMATS = {
 }
 """Suffix of each format of contours -> what people call it; one suffix a format."""
 
-_ALIASES = {".tiff": ".tif"}
+ALIASES = {".tiff": ".tif"}
+"""Suffix -> the one that its format is known by."""
+
+NIFTI_HEADER = 352
+"""In bytes."""
+
+SAME_MM = 0.01
+"""How far voxels that lie where they lay may be apart."""
+
 _NOTHING_DRAWN, _NOT_CHOSEN = "nothing is drawn", "not chosen"
 _NO_ORGAN = "a region to ignore is no organ"
 _BESIDE = (".csv", *ONTO_SERIES_SUFFIXES)
-_NIFTI_HEADER = 352
 _SEG_FRAME = 650  # bytes of headers for each frame
 _POINT = 24  # bytes: three numbers of seven characters and what parts them
 _CORNERS = 0.6  # share of an outline's points where it turns, on organs
 # What is known of a label image as a whole, and of no part of it.
 _OF_THE_WHOLE = ("baseline", "filled", "together")
-_SAME_MM = 0.01
 _NEW_SERIES = "the series that is written with it"
 _NEW_IDENTITY = "left out; both have the same new pseudonym. Names of organs stay."
 
@@ -129,17 +140,14 @@ class Preview:
     @property
     def rows(self) -> tuple[tuple[str, str], ...]:
         """All but the organs that are written, for people: what it is about, and the text."""
-        size = " × ".join(str(n) for n in self.shape)
-        spacing = " × ".join(f"{mm:.4g}" for mm in self.spacing)
-        about = "" if self.about_bytes is None else f", about {file_size(self.about_bytes)}"
         left_out = [f"{one.organ.title} ({one.left_out})" for one in self.organs if one.left_out]
         lost = (
             f"{self.lost_voxels} voxels belong to several organs, of which this format keeps one; "
             "DICOM and run lengths keep all."
         )
         told = (
-            ("File", f"{self.file_name}{about}"),
-            ("Grid", f"{size} voxels of {spacing} mm, {self.orientation}"),
+            ("File", file_told(self.file_name, self.about_bytes)),
+            ("Grid", grid_to_write(self.shape, self.spacing, self.orientation)),
             ("Left out", ", ".join(left_out)),
             ("Lost", lost if self.lost_voxels else ""),
             ("Refers to", self.series),
@@ -252,7 +260,7 @@ def _format_of(path: Path) -> str:
     suffix = suffix_of(path, SEGMENTATION_SUFFIXES)
     if not suffix:
         check_output(path)  # which says what can be written
-    return _ALIASES.get(suffix, suffix)
+    return ALIASES.get(suffix, suffix)
 
 
 def _to_write(
@@ -284,7 +292,7 @@ def _series(reference: Reference | None) -> str:
 
 def _identity(name: str, reference: Reference | None, deidentify: bool) -> str:
     if reference is None:
-        return f"the format has no place for who it is; the scan is called {name}."
+        return no_identity(name)
     if deidentify:
         return (
             f"left out; the file says {reference.pseudonym}. UIDs of the series and names of "
@@ -293,6 +301,11 @@ def _identity(name: str, reference: Reference | None, deidentify: bool) -> str:
     if not reference.identifying:
         return "the series does not say who it is."
     return f"{', '.join(reference.identifying)}, as in the series."
+
+
+def no_identity(name: str) -> str:
+    """What to tell of a format that holds nothing of the patient but what the scan is called."""
+    return f"the format has no place for who it is; the scan is called {name}."
 
 
 def orientation(affine: npt.NDArray[np.float64]) -> str:
@@ -315,7 +328,7 @@ def _about_bytes(masks: npt.NDArray[np.bool_], suffix: str) -> int | None:
     """Size of the file, where it follows from that of the masks ``(organ, slice, …)``."""
     organs, slices, rows, columns = masks.shape
     if suffix == ".nii":
-        return _NIFTI_HEADER + slices * rows * columns
+        return NIFTI_HEADER + slices * rows * columns
     if suffix == ".seg.dcm":
         return organs * slices * (rows * columns // 8 + _SEG_FRAME)
     if suffix == ".rtstruct.dcm":
@@ -325,7 +338,18 @@ def _about_bytes(masks: npt.NDArray[np.bool_], suffix: str) -> int | None:
     return None
 
 
-def file_size(count: int) -> str:
+def file_told(name: str, about_bytes: int | None) -> str:
+    """The name of a file, and roughly how large it will be where that is known."""
+    return name if about_bytes is None else f"{name}, about {_file_size(about_bytes)}"
+
+
+def grid_to_write(shape: tuple[int, int, int], spacing: Spacing, lies: str) -> str:
+    """The grid of what will be written: voxels, mm and `orientation`."""
+    size, mm = " × ".join(map(str, shape)), " × ".join(f"{one:.4g}" for one in spacing)
+    return f"{size} voxels of {mm} mm, {lies}"
+
+
+def _file_size(count: int) -> str:
     """A number of bytes as people say it."""
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{max(1, round(count / 1e3))} kB"
 
@@ -449,7 +473,7 @@ def check_round_trip(
     return RoundTrip(
         shape=read.shape,
         spacing=read.spacing,
-        same_grid=apart is not None and apart < _SAME_MM,
+        same_grid=apart is not None and apart < SAME_MM,
         apart_mm=apart,
         organs=_compared(segmentation, read if same_size else None),
     )

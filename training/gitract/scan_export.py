@@ -10,7 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from gitract.export_preview import RoundTrip, check_round_trip, file_size, grid_told, orientation
+from gitract.export_preview import (
+    ALIASES,
+    NIFTI_HEADER,
+    SAME_MM,
+    RoundTrip,
+    check_round_trip,
+    file_told,
+    grid_to_write,
+    grid_told,
+    no_identity,
+    orientation,
+)
 from gitract.io import (
     SCAN_SUFFIXES,
     check_output,
@@ -62,8 +73,7 @@ SCAN_SUFFIX_WITH = {
 SCAN_NAME, CONTOURS_NAME = "scan", "contours"
 """What the two are called in the folder of `export_together`, each before its suffix."""
 
-_SAME_MM = 0.01
-_IMAGE_HEADER, _NIFTI_HEADER = 1300, 352  # bytes
+_IMAGE_HEADER = 1300  # bytes
 
 
 def is_new_series(scan: Scan, suffix: str, *, deidentify: bool) -> bool:
@@ -116,11 +126,9 @@ class ScanPreview:
     @property
     def rows(self) -> tuple[tuple[str, str], ...]:
         """All of it for people: what it is about, and the text."""
-        size = " × ".join(str(n) for n in self.shape)
-        spacing = " × ".join(f"{mm:.4g}" for mm in self.spacing)
         return (
             ("File", self._file),
-            ("Grid", f"{size} voxels of {spacing} mm, {self.orientation}"),
+            ("Grid", grid_to_write(self.shape, self.spacing, self.orientation)),
             ("Values", self.values),
             ("Patient", self.identity),
         )
@@ -132,8 +140,7 @@ class ScanPreview:
 
     @property
     def _file(self) -> str:
-        about = "" if self.about_bytes is None else f", about {file_size(self.about_bytes)}"
-        return f"{self.file_name}{about}"
+        return file_told(self.file_name, self.about_bytes)
 
 
 def preview_scan(scan: Scan, path: str | Path, *, deidentify: bool = True) -> ScanPreview:
@@ -163,7 +170,7 @@ def preview_scan(scan: Scan, path: str | Path, *, deidentify: bool = True) -> Sc
     voxels = scan.voxels
     return ScanPreview(
         file_name=target.name,
-        format=SCAN_FORMATS[{".tiff": ".tif"}.get(suffix, suffix)],
+        format=SCAN_FORMATS[ALIASES.get(suffix, suffix)],
         shape=scan.shape,
         spacing=scan.spacing,
         orientation=orientation(scan.affine),
@@ -181,14 +188,14 @@ def _identity(scan: Scan, suffix: str, *, copied: bool) -> str:
             "left out; a new series of the voxels and their place alone, with UIDs and a "
             "pseudonym of its own."
         )
-    return f"the format has no place for who it is; the scan is called {scan.name}."
+    return no_identity(scan.name)
 
 
 def _about_bytes(scan: Scan, suffix: str) -> int | None:
     """Size of what is written, where it follows from that of the scan."""
     if suffix == ".dcm":
         return 2 * scan.voxels.size + _IMAGE_HEADER * len(scan.voxels)
-    return scan.voxels.nbytes + _NIFTI_HEADER if suffix == ".nii" else None
+    return scan.voxels.nbytes + NIFTI_HEADER if suffix == ".nii" else None
 
 
 # --- writing ----------------------------------------------------------------------------
@@ -346,7 +353,7 @@ def check_scan_round_trip(scan: Scan, path: str | Path) -> ScanRoundTrip:
 def _compared(meant: Scan, read: Scan) -> ScanRoundTrip:
     ways = (meant, _reversed(meant)) if read.shape == meant.shape else ()
     apart = [corners_apart(read.affine, way.affine, read.shape) for way in ways]
-    same = bool(apart) and min(apart) < _SAME_MM
+    same = bool(apart) and min(apart) < SAME_MM
     way = apart.index(min(apart)) if same else 0
     return ScanRoundTrip(
         shape=read.shape,

@@ -216,11 +216,8 @@ class Export(Panel):
 
             say(self.outcome, "")
 
-            def work(report: Report) -> Written:
-                with loading_libraries():  # highdicom reads its tables when it first writes
-                    return chosen.written_to(target, report)
-
             # A file that was written when Cancel was pressed is there: it is told of, too.
+            work = partial(_write, chosen, target)
             self.run(f"Exporting {layer.name}", work, self.bar, tell, discard=tell)
 
     def _copied(self) -> tuple[ToExport, list[tuple[Labels, Snapshot]]]:
@@ -264,7 +261,7 @@ class Export(Panel):
 
             def work(report: Report) -> str:
                 with TemporaryDirectory() as folder:
-                    written = chosen.written_to(Path(folder) / chosen.file_name, report)
+                    written = _write(chosen, Path(folder) / chosen.file_name, report)
                     sent = send([written.path], node, report=report)
                 odd = dict.fromkeys(one.warning for one in sent if one.warning)
                 warning = f" It says: {'; '.join(odd)}." if odd else ""
@@ -299,6 +296,11 @@ class Export(Panel):
         self.node.test_button.setEnabled(not self.busy)
         self.node.send_button.setEnabled(possible and self.choice.is_dicom)
         self.node.say_whose(self.choice.whose)
+
+
+def _write(chosen: ToExport, path: Path, report: Report) -> Written:
+    with loading_libraries():  # highdicom reads its tables when it first writes
+        return chosen.written_to(path, report)
 
 
 def _as_table(rows: tuple[tuple[str, str], ...]) -> str:

@@ -318,7 +318,8 @@ class Segment(Panel):
 
                 report(Progress(0, 0, f"Writing {Path(path).name}"))
                 check_output(path, inputs=[] if source is None else [source])
-                return write_segmentation(segmentation, path)
+                with loading_libraries():  # highdicom reads its tables when it first writes
+                    return write_segmentation(segmentation, path)
 
             def saved(written: Path) -> None:
                 kept.saved(layer, saving)
