@@ -54,6 +54,14 @@ class Lesson:
         """All reviewed slices."""
         return [(number, i) for number, scan in enumerate(self.scans) for i in scan.slices]
 
+    @property
+    def shows_an_organ(self) -> bool:
+        """Whether anything that takes part shows where an organ is, not only where none is."""
+        scans = (*self.scans, *self.earlier)
+        return bool(self.replay.pages) or any(
+            bool(scan.shown(index).any()) for scan in scans for index in scan.slices
+        )
+
     def drawer(self, places: Sequence[Place]) -> Drawer:
         """What a training on some of the reviewed slices draws from.
 
