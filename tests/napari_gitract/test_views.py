@@ -13,7 +13,7 @@ from napari_gitract.layers import scan_to_layer
 from napari_gitract.widgets._linked_views import LinkedViews
 from napari_gitract.widgets._planes import Plane, directions, planes_of, voxels_in
 from napari_gitract.widgets.review import VIEWS, Review
-from napari_gitract.workspace import current_slice, go_to_slice
+from napari_gitract.workspace import camera_of, current_slice, go_to_slice
 from phantoms import stored_as
 
 SPACING = (3.0, 1.5, 0.75)
@@ -352,3 +352,23 @@ def test_closing_the_dock_or_the_widget_ends_the_planes(viewer, qtbot):
     review.show_views()
     viewer.window.remove_dock_widget(review)
     assert VIEWS not in viewer.window.dock_widgets
+
+
+@pytest.mark.parametrize("zoomed", [False, True])
+def test_a_fitted_slice_stays_fitted_and_a_zoomed_one_zoomed(make_napari_viewer, qtbot, zoomed):
+    viewer = make_napari_viewer(show=True)
+    viewer.add_labels(np.ones(marked_scan().shape, np.uint8), scale=SPACING)
+    review = Review(viewer)
+    viewer.window.add_dock_widget(review, name="Review (napari-gitract)")
+    canvas, camera = viewer.window._qt_viewer.canvas.native, camera_of(viewer)
+    viewer.window.resize(1366, 768)
+    qtbot.waitUntil(lambda: canvas.height() > 600, timeout=3000)
+    viewer.reset_view()
+    camera.zoom *= 2 if zoomed else 1
+    zoom, height = camera.zoom, canvas.height()
+    review.show_views()
+    qtbot.waitUntil(lambda: canvas.height() < 0.8 * height, timeout=3000)
+    qtbot.waitUntil(lambda: zoomed or camera.zoom < 0.8 * zoom, timeout=3000)
+    review.close_views()
+    qtbot.waitUntil(lambda: canvas.height() > 0.95 * height, timeout=3000)
+    qtbot.waitUntil(lambda: camera.zoom == pytest.approx(zoom, rel=0.02), timeout=3000)

@@ -1,12 +1,27 @@
 """Where the widgets of this plugin stand: in tabs, since one below another they would not fit."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 from weakref import ref
 
+import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
-__all__ = ["dock_of", "put_below_canvas", "short_title", "tab_with_siblings", "widen"]
+from napari_gitract.workspace import camera_of
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+__all__ = [
+    "dock_of",
+    "keep_fitted",
+    "put_below_canvas",
+    "short_title",
+    "tab_with_siblings",
+    "widen",
+]
 
 _BESIDE = {
     Qt.Corner.BottomLeftCorner: Qt.DockWidgetArea.LeftDockWidgetArea,
@@ -34,15 +49,16 @@ def tab_with_siblings(widget: QWidget, kind: type[QWidget]) -> None:
             width = other.width()
             window.tabifyDockWidget(other, dock)
             dock.raise_()
-            _widen_soon(widget, width)
+            # napari, when it is done, leaves a dock the least width.
+            _soon(widget, partial(widen, widget, width))
             return
 
 
-def _widen_soon(widget: QWidget, width: int) -> None:
-    """Give a dock the width of its tabs again: napari, when it is done, leaves it the least."""
-    timer = QTimer(widget)  # which goes with the widget, should that be closed before
+def _soon(widget: QWidget, what: Callable[[], None]) -> None:
+    """Do something once Qt has arranged the window, unless the widget is closed before."""
+    timer = QTimer(widget)  # which goes with the widget
     timer.setSingleShot(True)
-    timer.timeout.connect(lambda: widen(widget, width))
+    timer.timeout.connect(what)
     timer.timeout.connect(timer.deleteLater)
     timer.start()
 
@@ -88,6 +104,31 @@ def put_below_canvas(widget: QWidget, share: float) -> Callable[[], None]:
                 window.setCorner(corner, area)
 
     return give_back
+
+
+def keep_fitted(viewer: "Viewer", widget: QWidget) -> None:
+    """Fit slices to the canvas again once it has its new size, where they fill it now.
+
+    Where the user zoomed in, that stays.
+
+    Parameters
+    ----------
+    viewer
+        A dock at its canvas is about to come or go.
+    widget
+        That stays open.
+    """
+    if viewer.dims.ndisplay == 2 and _is_fitted(viewer):
+        _soon(widget, viewer.reset_view)
+
+
+def _is_fitted(viewer: "Viewer") -> bool:
+    camera = camera_of(viewer)
+    zoom, center = camera.zoom, camera.center
+    viewer.reset_view()
+    fitted = np.allclose((camera.zoom, *camera.center), (zoom, *center))
+    camera.zoom, camera.center = zoom, center
+    return fitted
 
 
 def short_title(dock: QDockWidget) -> str:

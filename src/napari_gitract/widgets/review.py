@@ -10,7 +10,7 @@ from gitract import INTENDED_USE
 from napari_gitract.widgets._checks import ContourChecks
 from napari_gitract.widgets._choices import LayerChoice, follow
 from napari_gitract.widgets._display import Display
-from napari_gitract.widgets._docking import put_below_canvas
+from napari_gitract.widgets._docking import keep_fitted, put_below_canvas
 from napari_gitract.widgets._linked_views import LinkedViews
 from napari_gitract.widgets._panel import Panel
 from napari_gitract.widgets._parts import button_row, form, note, say, section
@@ -119,6 +119,7 @@ class Review(Panel):
         """Dock the two planes that the viewer does not show, below the one that it shows."""
         if self.views is not None:
             return
+        keep_fitted(self.viewer, self)
         self.views = LinkedViews(self.viewer)
         self.views.show_layer(self.labels.layer)
         self.views.kept_visible = self.three_d.hidden
@@ -133,6 +134,7 @@ class Review(Panel):
             self.viewer.window.remove_dock_widget(self.views)
 
     def _on_views_closed(self) -> None:
+        keep_fitted(self.viewer, self)
         views, self.views = self.views, None
         self.views_button.setChecked(False)
         if views is not None:
