@@ -35,7 +35,7 @@ from napari_gitract.layers import (
 )
 from napari_gitract.live import LiveLabels
 from napari_gitract.prediction import Prediction
-from napari_gitract.settings import preferred_suffix
+from napari_gitract.settings import CONTOUR_FORMATS, preferred_suffix
 from napari_gitract.widgets._choices import DeviceChoice, LayerChoice, ModelChoice, follow
 from napari_gitract.widgets._panel import JobBar, Panel
 from napari_gitract.widgets._parts import (
@@ -58,11 +58,10 @@ __all__ = ["Segment"]
 WHOLE, CURRENT, RANGE = "Whole stack", "Current slice", "Slice range"
 QUIET_MS = 600
 _NAMED = 5  # slices
-SAVE_AS = (
-    "Contours (*.rtstruct.dcm *.seg.dcm *.nii.gz *.nii *.tif *.csv);;"
-    "DICOM RT Structure Set (*.rtstruct.dcm);;DICOM SEG (*.seg.dcm);;"
-    "NIfTI (*.nii.gz *.nii);;TIFF (*.tif);;Run lengths (*.csv)"
-)
+SAVE_AS = ";;".join([
+    f"Contours ({' '.join(f'*{suffix}' for suffix in CONTOUR_FORMATS.values())})",
+    *(f"{name[0].upper()}{name[1:]} (*{suffix})" for name, suffix in CONTOUR_FORMATS.items()),
+])  # fmt: skip
 CLOSED = "The scan or its contours were closed meanwhile: nothing was added."
 NO_IMAGE = "Load a scan first: drop its folder on the viewer, or use Load scan."
 SAVED = "Saved to "
