@@ -25,6 +25,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from gitract.errors import Cancelled, GitractError, Stopped
 from gitract.progress import Progress, Report
 from napari_gitract.mesa import keep_triton_out
+from napari_gitract.torch_ahead import map_torch
 
 __all__ = [
     "TURN_MS",
@@ -103,6 +104,7 @@ def loading_libraries() -> Iterator[None]:
     old: those are looked through only when many others have become so.
     """
     keep_triton_out()
+    map_torch()
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -1,0 +1,49 @@
+"""Torch is in memory before it is imported, and is imported all the same where it cannot be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+IN_MEMORY = """
+import sys
+from pathlib import Path
+from napari_gitract.torch_ahead import map_torch
+map_torch()
+assert "torch" not in sys.modules
+print("libtorch_cpu.so" in Path("/proc/self/maps").read_text())
+import torch
+print(torch.ones(2).sum().item())
+"""
+INCOMPLETE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from napari_gitract.torch_ahead import map_torch
+map_torch()
+assert "torch" not in sys.modules
+"""
+
+
+def printed(script: str, *arguments: str) -> list[str]:
+    """What a script of a process of its own prints, in which torch was never imported."""
+    process = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    return process.stdout.split()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch does so itself, or the system cannot")
+def test_torch_is_mapped_before_its_import_and_computes() -> None:
+    assert printed(IN_MEMORY) == ["True", "2.0"]
+
+
+@pytest.mark.parametrize("files", [(), ("libtorch_global_deps.so",)])
+def test_a_torch_without_its_libraries_is_left_to_its_own_import(
+    tmp_path: Path, files: tuple[str, ...]
+) -> None:
+    (tmp_path / "torch" / "lib").mkdir(parents=True)
+    (tmp_path / "torch" / "__init__.py").touch()
+    for name in files:
+        (tmp_path / "torch" / "lib" / name).write_text("no library")
+    assert printed(INCOMPLETE, str(tmp_path)) == []
