@@ -24,8 +24,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from gitract.errors import Cancelled, GitractError, Stopped
 from gitract.progress import Progress, Report
+from napari_gitract.libraries_ahead import bring_ahead
 from napari_gitract.mesa import keep_triton_out
-from napari_gitract.torch_ahead import map_torch
 
 __all__ = [
     "TURN_MS",
@@ -95,16 +95,22 @@ def errors_shown() -> Iterator[None]:
 
 
 @contextmanager
-def loading_libraries() -> Iterator[None]:
+def loading_libraries(*packages: str) -> Iterator[None]:
     """Load torch and its companions without holding up the window more than need be.
 
     They make half a million objects that stay. To look through these for garbage takes a
     third of a second in which every thread stands still, and Python would do so several times
     while they are made. So nothing is looked through meanwhile, and afterwards they count as
     old: those are looked through only when many others have become so.
+
+    Parameters
+    ----------
+    packages
+        What will be imported of ``torch`` and ``SimpleITK``.
     """
     keep_triton_out()
-    map_torch()
+    for package in packages:
+        bring_ahead(package)
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -138,7 +138,7 @@ class CompareModels(QWidget):
 
         def work(report: Report) -> _Result:
             report(Progress(0, 0, "Loading the models"))
-            with loading_libraries():
+            with loading_libraries("torch"):
                 from gitract.model_comparison import compare
 
             found = compare(scan, first.id, second.id, reference, report=report)

@@ -41,7 +41,7 @@ class Alignments:
         pair = moving.scan.voxels, fixed.scan.voxels
         if known is None or known.moving is not pair[0] or known.fixed is not pair[1]:
             report(Progress(0, 0, "Loading the alignment"))
-            with loading_libraries():
+            with loading_libraries("SimpleITK"):
                 import SimpleITK  # noqa: F401
 
                 from gitract.days import align

@@ -156,7 +156,7 @@ class FineTune(Panel):
 
         def work(report: Report) -> "Candidate":
             report(Progress(0, 0, "Loading the model"))
-            with loading_libraries():
+            with loading_libraries("torch"):
                 import_matplotlib()
                 import gitract.fine_tune  # noqa: F401 - `fine_tune_on` would, later
                 from gitract.corrections import Corrections
@@ -231,7 +231,7 @@ class FineTune(Panel):
 
         def work(report: Report) -> dict[int, np.ndarray]:
             report(Progress(0, 0, "Loading the model"))
-            with loading_libraries():
+            with loading_libraries("torch"):
                 from gitract.fill_between import filled_by_model
                 from gitract.remote.client import open_segmenter
 

@@ -166,7 +166,7 @@ class Segment(Panel):
 
         def work(report: Report) -> _Result:
             report(Progress(0, 0, "Loading the model"))
-            with loading_libraries():
+            with loading_libraries("torch"):
                 from gitract.decision import TIDY
                 from gitract.remote.client import open_segmenter
                 from gitract.uncertainty import entropy

@@ -1,4 +1,4 @@
-"""Torch is in memory before it is imported, and is imported all the same where it cannot be."""
+"""Large libraries are read before they are imported, and are left to their import otherwise."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 IN_MEMORY = """
 import sys
 from pathlib import Path
-from napari_gitract.torch_ahead import map_torch
-map_torch()
+from napari_gitract.libraries_ahead import bring_ahead
+bring_ahead("torch")
 assert "torch" not in sys.modules
 print("libtorch_cpu.so" in Path("/proc/self/maps").read_text())
 import torch
@@ -19,8 +19,8 @@ print(torch.ones(2).sum().item())
 INCOMPLETE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from napari_gitract.torch_ahead import map_torch
-map_torch()
+from napari_gitract.libraries_ahead import bring_ahead
+bring_ahead("torch")
 assert "torch" not in sys.modules
 """
 
@@ -33,7 +33,7 @@ def printed(script: str, *arguments: str) -> list[str]:
     return process.stdout.split()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="torch does so itself, or the system cannot")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch is left to itself")
 def test_torch_is_mapped_before_its_import_and_computes() -> None:
     assert printed(IN_MEMORY) == ["True", "2.0"]
 
