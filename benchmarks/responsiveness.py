@@ -319,8 +319,7 @@ def main() -> None:
         "second after the job's end. Of CPU: the most that the GUI thread itself computed in one; "
         "the rest is waiting, for Python's lock or for a busy machine. "
         "The aim is 50 ms beyond what napari itself takes to add or to remove a layer: then it "
-        "looks through all that is loaded for garbage. The first job loads torch, whose largest "
-        "library holds every thread of Python while the system maps it.",
+        "looks through all that is loaded for garbage.",
         record=options.record,
         json_file=options.json,
     )
