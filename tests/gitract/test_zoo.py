@@ -402,15 +402,25 @@ def test_it_overfits_four_slices(variant: Variant, network: nn.Module) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, variant.rate, variant.steps)
     loss = SegmentationLoss((Loss(kind="bce"), Loss(kind="dice", weight=3.0)))
     torch.manual_seed(0)
-    for _ in range(variant.steps):
+    reached = 0.0
+    for step in range(1, variant.steps + 1):
         optimiser.zero_grad()
         loss(network(images), masks, torch.ones(len(images), CLASSES), images).backward()
         optimiser.step()
         schedule.step()
-    with torch.inference_mode():
-        found = (network.eval()(images) > 0).float()
-    dice = 2 * (found * masks).sum() / (found.sum() + masks.sum())
-    assert dice > 0.95
+        if step % 10 == 0 or step == variant.steps:
+            reached = dice_of(network, images, masks)
+            if reached > 0.95:
+                break
+    assert reached > 0.95
+
+
+@torch.inference_mode()
+def dice_of(network: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> float:
+    """Dice of what a network draws when it is used, all organs together."""
+    found = (network.eval()(images) > 0).float()
+    network.train()
+    return float(2 * (found * masks).sum() / (found.sum() + masks.sum()))
 
 
 # --- more organs, and fewer ---------------------------------------------------------------------

@@ -3,6 +3,7 @@
 With it the window's logic is tested alone, and fast; `test_main_job` uses the real one.
 """
 
+import gc
 import sys
 import threading
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,15 @@ from gitract.organs import ORGANS, Organ
 from gitract.progress import Progress, silent
 from gitract.scan import Scan, Segmentation
 from napari_gitract import jobs
+
+
+@pytest.fixture(autouse=True)
+def garbage_of_tests_alone() -> None:
+    """Leave what libraries brought out of the searches for garbage, of which napari asks for two
+    a test: with torch loaded each takes longer than most tests."""
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
