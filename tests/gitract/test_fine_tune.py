@@ -468,16 +468,6 @@ def test_a_kept_configuration_is_that_of_the_parent(
     assert child.organs == parent.organs
 
 
-def test_slices_without_any_organ_are_not_learnt_from(
-    trained: SimpleNamespace, phantom: tuple[Scan, Segmentation], store: ModelStore
-) -> None:
-    """A network that saw only such slices draws nothing at all any more."""
-    scan, truth = phantom
-    nothing = dataclasses.replace(truth, masks=np.zeros_like(truth.masks))
-    with pytest.raises(InputError, match=r"on the reviewed slices \(2, 5, 8\): review at least"):
-        tune(trained, (scan, truth), nothing, store)
-
-
 def test_an_organ_that_no_reviewed_slice_shows_is_not_unlearnt(store: ModelStore) -> None:
     scan, truth = abdomen((24, 96, 112), spacing=(3.0, 3.6, 3.6))
     before = Segmenter(device="cpu", store=store).segment(scan).masks

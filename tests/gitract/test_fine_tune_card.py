@@ -44,10 +44,12 @@ def given(phantom: tuple[Scan, Segmentation]) -> Corrections:
     return Corrections(*phantom, SLICES)
 
 
-def lesson(trained: SimpleNamespace, given: Corrections, store: ModelStore) -> Lesson:
+def lesson(
+    trained: SimpleNamespace, given: Corrections, store: ModelStore, **more: object
+) -> Lesson:
     return lesson_of(
         [given], model=trained.result.model, home=store.home, device=torch.device("cpu"),
-        settings=QUICK,
+        settings=QUICK, **more,
     )  # fmt: skip
 
 
@@ -69,7 +71,8 @@ def scored(
     """The rows of a card, and the changes by slice, of answers that are given."""
     scan = Scan(np.random.default_rng(0).integers(0, 99, (8, 40, 60)), (5.0, 2.0, 1.5))
     labels = Segmentation(truth, scan.spacing, organs=organs, provenance=provenance or {})
-    scans = lesson(trained, Corrections(scan, labels, slices), store).scans
+    learnt = Corrections(scan, Segmentation(boxes(), scan.spacing), (3,))
+    scans = lesson(trained, Corrections(scan, labels, slices), store, earlier=[learnt]).scans
     answers = [{(0, i): masks[:, i] for i in slices} for masks in (before, after)]
     return (
         organ_changes(ORGANS, scans, *answers, judged), changes_by_slice(scans, *answers, judged)
@@ -258,7 +261,8 @@ def test_contours_of_organs_that_nobody_reviewed_are_not_missed(
     trained: SimpleNamespace, given: Corrections, store: ModelStore, unreviewed: list[str]
 ) -> None:
     labels = dataclasses.replace(given.segmentation, provenance={"unreviewed": {"all": unreviewed}})
-    job = lesson(trained, dataclasses.replace(given, segmentation=labels), store)
+    left_out = dataclasses.replace(given, segmentation=labels)
+    job = lesson(trained, left_out, store, earlier=[given])
     silent = silenced(job.before)
     nothing = [whole_answer(silent, scan, job.config) for scan in job.scans]
     found = fault_of(silent, job.config, job.scans, nothing, nothing)

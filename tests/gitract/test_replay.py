@@ -266,6 +266,27 @@ def with_duodenum(folder: Path, shape: tuple[int, int, int]) -> None:
         write_segmentation(labels, folder / "labels" / f"p{seed}.nii.gz")
 
 
+def test_slices_without_any_organ_are_not_learnt_from_alone(
+    trained: SimpleNamespace, given: Corrections, other: Corrections, store: ModelStore,
+    phantom_data: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A network that saw only such slices draws nothing at all any more."""
+    empty = dataclasses.replace(given.segmentation, masks=np.zeros_like(given.segmentation.masks))
+    nothing = dataclasses.replace(given, segmentation=empty)
+    left_out = dataclasses.replace(
+        given.segmentation, provenance={"unreviewed": {"all": [organ.name for organ in ORGANS]}}
+    )
+    model = trained.result.model
+    with monkeypatch.context() as nothing_drawn:
+        nothing_drawn.delattr("gitract.fine_tune.lesson.whole_answer")  # it is said at once
+        for one in (nothing, dataclasses.replace(given, segmentation=left_out)):
+            with pytest.raises(InputError) as error:
+                lesson(model, one, store=store)
+            assert_one_sentence(error, "the reviewed slices (4)", "review one that shows an organ")
+    for more in ({"earlier": [other]}, {"replay": phantom_data}):
+        assert lesson(model, nothing, store=store, **more).places
+
+
 def test_an_organ_that_was_not_known_before_cannot_be_forgotten(
     trained: SimpleNamespace, given: Corrections, store: ModelStore, tmp_path: Path
 ) -> None:

@@ -8,7 +8,6 @@ from torch import nn
 
 from gitract.corrections import Corrections
 from gitract.devices import choose_device
-from gitract.errors import InputError
 from gitract.fine_tune.answers import WholeAnswer, whole_answer
 from gitract.fine_tune.candidate import Candidate, drawn
 from gitract.fine_tune.card import Card, forgotten
@@ -69,8 +68,8 @@ def fine_tune(
     Raises
     ------
     InputError
-        Scan, labels, slices, model, device or the replay folder do not fit; or no reviewed
-        slice shows an organ.
+        Scan, labels, slices, model, device or the replay folder do not fit; or nothing
+        that would take part shows an organ.
     Cancelled
         Stopped before anything was learnt.
     """
@@ -83,12 +82,6 @@ def fine_tune(
         corrections, model=parent.path, home=store.home, device=torch_device, settings=settings,
         earlier=earlier, replay=replay, report=report,
     )  # fmt: skip
-    if not lesson.shows_an_organ:  # it would learn to draw nothing at all
-        slices = ", ".join(str(index) for _, index in lesson.places)
-        raise InputError(
-            f"No organ is contoured on the reviewed slices ({slices}): review at least one that "
-            "shows an organ."
-        )
     config, organs = lesson.config, len(lesson.config.organs)
     found, card = Proof(lesson, report).run()
     report(Progress(1, 1, "Looking for what was forgotten"))

@@ -54,14 +54,6 @@ class Lesson:
         """All reviewed slices."""
         return [(number, i) for number, scan in enumerate(self.scans) for i in scan.slices]
 
-    @property
-    def shows_an_organ(self) -> bool:
-        """Whether anything that takes part shows where an organ is, not only where none is."""
-        scans = (*self.scans, *self.earlier)
-        return bool(self.replay.pages) or any(
-            bool(scan.shown(index).any()) for scan in scans for index in scan.slices
-        )
-
     def drawer(self, places: Sequence[Place]) -> Drawer:
         """What a training on some of the reviewed slices draws from.
 
@@ -200,14 +192,23 @@ def lesson_of(
     if earlier is None:
         earlier = CorrectionStore(home).load(without=[one.key for one in placed])
     scans = [reviewed_scan(one, organs, config.preparation) for one in placed]
+    past = [reviewed_scan(one, organs, config.preparation) for one in earlier]
+    replayed = replay_of(replay, config, before, old_organs, home, report)
+    shown = [one.shows_an_organ for one in (*scans, *past)]
+    if not any(shown + [page.shows_an_organ for page in replayed.pages]):
+        slices = sum(len(scan.slices) for scan in scans)
+        raise InputError(  # from such slices alone it would learn to draw nothing at all
+            f"None of the reviewed slices ({slices}) has a contour of a reviewed organ: review one "
+            "that shows an organ."
+        )
     answers = []
     for scan in scans:
         report(Progress(0, 0, f"Looking at {scan.corrections.scan.name} as it is drawn now"))
         answers.append(whole_answer(before, scan, config))
     return Lesson(
         scans=scans,
-        earlier=[reviewed_scan(one, organs, config.preparation) for one in earlier],
-        replay=replay_of(replay, config, before, old_organs, home, report),
+        earlier=past,
+        replay=replayed,
         before=before,
         start=on_device(start, device),
         answers=answers,

@@ -94,6 +94,11 @@ class ReviewedScan:
         there = np.asarray(self.masks[:, index].any(axis=(1, 2)))
         return there & self.organs[index]
 
+    @property
+    def shows_an_organ(self) -> bool:
+        """Whether a reviewed slice shows where an organ is, not only where none is."""
+        return any(bool(self.shown(index).any()) for index in self.slices)
+
     @cached_property
     def untouched(self) -> list[int]:
         """Prepared slices that nobody reviewed or rejected."""
@@ -209,6 +214,7 @@ class ReplayPage:
         self.slices = stack.slices
         self.weight = stack.weight
         places = stack.organ_slices.tolist()
+        self.shows_an_organ = bool(places)
         self.places: list[int] = places or list(range(len(stack.slices)))
         self._stack = stack
         self._count = organs
