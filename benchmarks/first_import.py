@@ -2,7 +2,7 @@
 
 A fresh process imports torch or SimpleITK on a thread while another one ticks, as the window
 does. *From disk*: the system was told beforehand to forget the package's libraries; how much
-it forgets, and how fast the disk is, is the machine's.
+it forgets, and how fast the disk is, is the machine's. Linux only.
 
     python benchmarks/first_import.py [--rounds 3] [--record]
 """
@@ -28,10 +28,12 @@ package, ahead = sys.argv[1], sys.argv[2] == "ahead"
 sys.setswitchinterval(QUICK_S)
 done = threading.Event()
 def work():
-    if ahead:
-        bring_ahead(package)
-    importlib.import_module(package)
-    done.set()
+    try:
+        if ahead:
+            bring_ahead(package)
+        importlib.import_module(package)
+    finally:
+        done.set()
 start = last = time.perf_counter()
 longest = 0.0
 threading.Thread(target=work).start()
@@ -58,7 +60,7 @@ def probe(package: str, how: str, *, from_disk: bool) -> tuple[float, float]:
     if from_disk:
         forget(package)
     command = [sys.executable, "-c", PROBE, package, how]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     longest, lasted = json.loads(done.stdout)
     return longest, lasted
 

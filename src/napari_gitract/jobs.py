@@ -111,15 +111,16 @@ def loading_libraries(*packages: str) -> Iterator[None]:
     keep_triton_out()
     for package in packages:
         bring_ahead(package)
-    collecting = gc.isenabled()
+    collecting, loaded = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         import pandas  # noqa: F401 - else napari does, on the GUI thread, with the first labels
 
         yield
     finally:
-        gc.freeze()
-        gc.unfreeze()  # into the oldest generation, from which garbage still goes
+        if len(sys.modules) > loaded:
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation, from which garbage still goes
         if collecting:
             gc.enable()
 

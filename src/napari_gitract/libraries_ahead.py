@@ -14,11 +14,16 @@ from pathlib import Path
 __all__ = ["bring_ahead"]
 
 _CHUNK = 1 << 20  # bytes
-_READ = {"torch": "lib/*torch_python.*", "SimpleITK": "_SimpleITK*"}
+_READ = {
+    # On macOS the second as well; on Linux it is mapped, and Windows maps its own beforehand.
+    "torch": ("lib/*torch_python.*", "lib/libtorch_cpu.dylib"),
+    "SimpleITK": ("_SimpleITK*",),
+}
 _TORCH_MAPPED = (
-    # In torch's own order: the first makes the libraries it stands for visible to all others.
+    # In torch's own order: the first makes the libraries it stands for visible to all others,
+    # the second stands for those that compute, on the CPU and on a GPU.
     ("libtorch_global_deps.so", "RTLD_GLOBAL"),
-    ("libtorch_cpu.so", "RTLD_LOCAL"),
+    ("libtorch.so", "RTLD_LOCAL"),
 )
 
 
@@ -36,9 +41,9 @@ def bring_ahead(package: str) -> None:
     if found is None or found.origin is None:
         return
     folder = Path(found.origin).parent
-    if package == "torch" and sys.platform == "linux":  # on Windows torch does so itself
+    if package == "torch" and sys.platform == "linux":
         _map_torch(folder / "lib")
-    for path in folder.glob(_READ[package]):
+    for path in [path for pattern in _READ[package] for path in folder.glob(pattern)]:
         with suppress(OSError), path.open("rb", buffering=0) as file:
             while file.read(_CHUNK):
                 pass

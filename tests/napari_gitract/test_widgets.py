@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtWidgets import QFileDialog
 
 from gitract.decision import TIDY
 from gitract.errors import InputError
 from gitract.home import default_home
+from gitract.io import SEGMENTATION_SUFFIXES
 from gitract.remote.addresses import Address, set_address
 from gitract.views import SEVERAL_VIEWS
 from napari_gitract.autosaving import Autosaver
@@ -32,8 +34,7 @@ def open_widget(viewer, name):
 
 
 def wait(qtbot, widget):
-    # The first job loads torch, which takes half a minute on a busy machine.
-    qtbot.waitUntil(lambda: not widget.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def click(qtbot, button):
@@ -68,6 +69,21 @@ def test_a_result_that_left_the_viewer_is_not_saved(segmented, viewer, tmp_path)
     assert not segmented.save_button.isVisibleTo(segmented)
     segmented.save(str(tmp_path / "out.tif"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dialog_offers_every_format_that_contours_have(segmented, qtbot, tmp_path, monkeypatch):
+    offered = []
+
+    def answer(*given):
+        offered.append(given[3])
+        return str(tmp_path / "organs.nii"), ""
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
+    click(qtbot, segmented.save_button)
+    wait(qtbot, segmented)
+    assert (tmp_path / "organs.nii").is_file()
+    for suffix in SEGMENTATION_SUFFIXES:
+        assert f"*{suffix}" in offered[0]
 
 
 def test_a_scan_that_was_closed_meanwhile_gets_no_layer(viewer, image, backend, qtbot):
@@ -108,7 +124,7 @@ def test_segment_adds_named_coloured_organs_where_the_image_is(viewer, image, ba
 def test_volumes_follow_the_brush(segmented, viewer, qtbot):
     before = volumes(segmented)["Large bowel"]
     segmented.result.data_setitem(np.nonzero(segmented.result.data == 0), 1)
-    qtbot.waitUntil(lambda: volumes(segmented)["Large bowel"] != before, timeout=5000)
+    qtbot.waitUntil(lambda: volumes(segmented)["Large bowel"] != before)
 
 
 def test_a_range_and_a_single_slice(viewer, image, backend, qtbot):
@@ -155,7 +171,7 @@ def half_done(viewer, image, backend, qtbot):
     backend.gate, backend.gate_from = threading.Event(), 2
     widget = open_widget(viewer, SEGMENT)
     widget.segment()
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
     yield widget
     backend.gate.set()
     wait(qtbot, widget)
@@ -163,7 +179,7 @@ def half_done(viewer, image, backend, qtbot):
 
 def test_slices_appear_while_others_are_still_segmented(half_done, viewer, backend, qtbot):
     layer = viewer.layers[-1]
-    qtbot.waitUntil(lambda: layer.data[:2].any(axis=(1, 2)).all(), timeout=5000)
+    qtbot.waitUntil(lambda: layer.data[:2].any(axis=(1, 2)).all())
     assert not layer.data[2:].any()
     assert layer.name == "case1_day2 · segmenting"
     assert list(layer.features["name"])[3] == "Stomach"
@@ -191,17 +207,17 @@ def test_cancel_at_any_slice_leaves_nothing(viewer, image, backend, qtbot, done)
     backend.gate, backend.gate_from = threading.Event(), done
     widget = open_widget(viewer, SEGMENT)
     widget.segment()
-    qtbot.waitUntil(lambda: backend.steps == done + 1, timeout=5000)
+    qtbot.waitUntil(lambda: backend.steps == done + 1)
     click(qtbot, widget.bar.cancel_button)
     backend.gate.set()
     wait(qtbot, widget)
     assert list(viewer.layers) == [image]
     assert widget.result is None
-    qtbot.waitUntil(lambda: not QThreadPool.globalInstance().activeThreadCount(), timeout=5000)
+    qtbot.waitUntil(lambda: not QThreadPool.globalInstance().activeThreadCount())
 
 
 def test_removing_the_unfinished_contours_cancels(half_done, viewer, image, backend, qtbot):
-    with qtbot.waitSignal(half_done.job.cancelled, timeout=5000):
+    with qtbot.waitSignal(half_done.job.cancelled):
         viewer.layers.remove(viewer.layers[-1])
         backend.gate.set()
     assert list(viewer.layers) == [image]
@@ -211,10 +227,10 @@ def test_nothing_is_added_to_another_scan_when_the_first_is_closed(
     half_done, viewer, image, backend, qtbot
 ):
     other = viewer.add_image(np.zeros((6, 20, 24)), name="other")
-    with qtbot.waitSignal(half_done.job.cancelled, timeout=5000):
+    with qtbot.waitSignal(half_done.job.cancelled):
         viewer.layers.remove(image)
         backend.gate.set()
-    qtbot.waitUntil(lambda: list(viewer.layers) == [other], timeout=5000)
+    qtbot.waitUntil(lambda: list(viewer.layers) == [other])
 
 
 def test_what_is_ticked_is_asked_for(viewer, image, backend, qtbot):
@@ -247,8 +263,10 @@ def test_servers_are_in_the_menu_of_devices(viewer, image, backend, monkeypatch,
     set_address("gpu-room", Address(url="https://gpu.example:8765", token="x" * 20))
     widget = open_widget(viewer, SEGMENT)
     assert widget.device.findText("server:gpu-room") >= 0
+    assert widget.device.libraries == ("torch",)
     widget.device.setCurrentText("server:gpu-room")
     assert widget.device.device == "server:gpu-room"
+    assert widget.device.libraries == ()  # the server has its own
 
 
 def test_closing_the_dock_cancels(viewer, image, backend, qtbot):
@@ -256,7 +274,7 @@ def test_closing_the_dock_cancels(viewer, image, backend, qtbot):
     dock, widget = viewer.window.add_plugin_dock_widget("napari-gitract", SEGMENT)
     widget.segment()
     job = widget.job
-    with qtbot.waitSignal(job.cancelled, timeout=5000):
+    with qtbot.waitSignal(job.cancelled):
         viewer.window.remove_dock_widget(dock)
         backend.gate.set()
     assert list(viewer.layers) == [image]
@@ -271,7 +289,7 @@ def test_closing_the_viewer_cancels(make_napari_viewer, scan, backend, qtbot):
     widget.segment()
     task = widget.job._task
     viewer.close()
-    qtbot.waitUntil(lambda: task.cancelled, timeout=5000)
+    qtbot.waitUntil(lambda: task.cancelled)
     backend.gate.set()
 
 
@@ -322,14 +340,14 @@ def test_edited_slices_list_themselves_through_undo_and_redo(segmented, viewer, 
     assert widget.labels.layer is labels
     assert not widget.start_button.isEnabled()
     labels.paint((3, 15, 15), 1)
-    qtbot.waitUntil(lambda: listed(widget) == ["3 edited"], timeout=2000)
+    qtbot.waitUntil(lambda: listed(widget) == ["3 edited"])
     labels.fill((4, 0, 0), 2)
-    qtbot.waitUntil(lambda: listed(widget) == ["3 edited", "4 edited"], timeout=2000)
+    qtbot.waitUntil(lambda: listed(widget) == ["3 edited", "4 edited"])
     labels.undo()
     labels.undo()
-    qtbot.waitUntil(lambda: listed(widget) == [], timeout=2000)
+    qtbot.waitUntil(lambda: listed(widget) == [])
     labels.redo()
-    qtbot.waitUntil(lambda: listed(widget) == ["3 edited"], timeout=2000)
+    qtbot.waitUntil(lambda: listed(widget) == ["3 edited"])
     assert widget.start_button.isEnabled()
 
 
@@ -451,7 +469,7 @@ def test_stop_keeps_the_best_so_far(corrected, backend, qtbot):
     backend.gate = threading.Event()
     backend.at_work.clear()
     corrected.start()
-    qtbot.waitUntil(backend.at_work.is_set, timeout=20_000)
+    qtbot.waitUntil(backend.at_work.is_set)
     click(qtbot, corrected.bar.stop_button)
     backend.gate.set()
     wait(qtbot, corrected)
@@ -490,7 +508,7 @@ def test_closing_napari_in_the_middle_of_a_training_asks_and_leaves_no_version(
     backend.gate = threading.Event()
     backend.at_work.clear()
     corrected.start()
-    qtbot.waitUntil(backend.at_work.is_set, timeout=20_000)
+    qtbot.waitUntil(backend.at_work.is_set)
     tasks = viewer.window._task_status_manager  # what napari asks about before it closes
     assert any("Fine-tuning on" in line for line in tasks.get_status())
     backend.gate.set()

@@ -1,8 +1,12 @@
 """How sure a model is: of each voxel, and of each slice."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["entropy", "slice_doubts"]
 
@@ -32,7 +36,7 @@ def entropy(probabilities: np.ndarray) -> npt.NDArray[np.float32]:
     return found
 
 
-def slice_doubts(logits: torch.Tensor, pixel_mm: float) -> torch.Tensor:
+def slice_doubts(logits: "torch.Tensor", pixel_mm: float) -> "torch.Tensor":
     """How much of each slice is expected to be wrong: one minus its soft Dice.
 
     If the probabilities are right, twice the sum of those inside the contours, over the area

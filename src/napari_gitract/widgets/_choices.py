@@ -177,3 +177,10 @@ class DeviceChoice(Menu):
     def device(self) -> str:
         """The device chosen."""
         return self.currentText()
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What a job on it loads of the large libraries."""
+        from gitract.remote.addresses import PREFIX
+
+        return () if self.device.startswith(PREFIX) else ("torch",)

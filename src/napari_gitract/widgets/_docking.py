@@ -116,10 +116,10 @@ def keep_fitted(viewer: "Viewer", widget: QWidget) -> None:
     viewer
         A dock at its canvas is about to come or go.
     widget
-        That stays open.
+        In the viewer's window.
     """
     if viewer.dims.ndisplay == 2 and _is_fitted(viewer):
-        _soon(widget, viewer.reset_view)
+        _soon(widget.window() or widget, viewer.reset_view)
 
 
 def _is_fitted(viewer: "Viewer") -> bool:

@@ -226,16 +226,16 @@ class FineTune(Panel):
             tell_error(error)
             return
         drawn = np.array(labels.data, dtype=np.uint8)  # a copy: the user may draw on meanwhile
-        model, device = self.model.info, self.device.device
+        model, device, libraries = self.model.info, self.device.device, self.device.libraries
         model_id = None if model is None else model.id
 
         def work(report: Report) -> dict[int, np.ndarray]:
             report(Progress(0, 0, "Loading the model"))
-            with loading_libraries("torch"):
+            with loading_libraries(*libraries):
                 from gitract.fill_between import filled_by_model
                 from gitract.remote.client import open_segmenter
 
-            segmenter = open_segmenter(model_id, device=device, report=report)
+                segmenter = open_segmenter(model_id, device=device, report=report)
             between = range(kept[0], kept[-1] + 1)
             found = segmenter.segment(scan, slices=between, report=report)
             return filled_by_model(drawn, found.labels().array, kept, scan.spacing)

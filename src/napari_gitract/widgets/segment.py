@@ -58,10 +58,6 @@ __all__ = ["Segment"]
 WHOLE, CURRENT, RANGE = "Whole stack", "Current slice", "Slice range"
 QUIET_MS = 600
 _NAMED = 5  # slices
-SAVE_AS = ";;".join([
-    f"Contours ({' '.join(f'*{suffix}' for suffix in CONTOUR_FORMATS.values())})",
-    *(f"{name[0].upper()}{name[1:]} (*{suffix})" for name, suffix in CONTOUR_FORMATS.items()),
-])  # fmt: skip
 CLOSED = "The scan or its contours were closed meanwhile: nothing was added."
 NO_IMAGE = "Load a scan first: drop its folder on the viewer, or use Load scan."
 SAVED = "Saved to "
@@ -158,7 +154,7 @@ class Segment(Panel):
             return
         model = self.model.info
         model_id = None if model is None else model.id
-        device = self.device.device
+        device, libraries = self.device.device, self.device.libraries
         tidy, several_views = self.tidy.isChecked(), self.several_views.isChecked()
         unsure = self.show_uncertainty.isChecked()
         first = current_slice(self.viewer, image)
@@ -166,7 +162,7 @@ class Segment(Panel):
 
         def work(report: Report) -> _Result:
             report(Progress(0, 0, "Loading the model"))
-            with loading_libraries("torch"):
+            with loading_libraries(*libraries):
                 from gitract.decision import TIDY
                 from gitract.remote.client import open_segmenter
                 from gitract.uncertainty import entropy
@@ -295,7 +291,7 @@ class Segment(Panel):
         suffix = preferred_suffix(None if origin is None else origin.stored)
         name = f"{self.result.name.replace(' · ', '_')}{suffix}"
         suggestion = str(Path(self.last_folder("save")) / name)
-        path, _ = QFileDialog.getSaveFileName(self, "Save contours", suggestion, SAVE_AS)
+        path, _ = QFileDialog.getSaveFileName(self, "Save contours", suggestion, _formats())
         if path:
             self.keep_folder("save", Path(path).parent)
             self.save(path)
@@ -351,6 +347,15 @@ class _Result(NamedTuple):
     prediction: Prediction
     volumes_ml: Mapping[str, float]
     uncertainty: np.ndarray | None
+
+
+def _formats() -> str:
+    """What contours can be saved as, as Qt's file dialog takes it."""
+    from gitract.io import SEGMENTATION_SUFFIXES
+
+    every = " ".join(f"*{suffix}" for suffix in SEGMENTATION_SUFFIXES)
+    each = (f"{name[0].upper()}{name[1:]} (*{end})" for name, end in CONTOUR_FORMATS.items())
+    return ";;".join([f"Contours ({every})", *each])
 
 
 def _what_next(segmentation: Segmentation, slices: range | None) -> str:
