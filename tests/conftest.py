@@ -5,12 +5,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from orthanc import Archive, running_archive
 from outside import missing
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
+
+# How long an example takes says more of the machine than of the software.
+hypothesis.settings.register_profile("any machine", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

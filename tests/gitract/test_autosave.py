@@ -426,9 +426,7 @@ def test_edits_of_a_newer_version_are_left_alone(home: Path) -> None:
     assert edits.exists
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_stands_in_about_looking_never_fails(home: Path, data: st.DataObject) -> None:
     intact = abandoned(UnsavedEdits.begin(ABOUT, random_labels(1), home))

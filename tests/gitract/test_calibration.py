@@ -16,7 +16,7 @@ def drawn(temperature: float, seed: int = 0, count: int = 200_000) -> tuple[np.n
     return right * temperature, truth
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(temperature=st.floats(0.4, 4.0), seed=st.integers(0, 100))
 def test_the_temperature_is_found_again(temperature: float, seed: int) -> None:
     found = LogitCounts.of(*drawn(temperature, seed)).temperature()

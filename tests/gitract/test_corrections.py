@@ -126,7 +126,7 @@ def test_contours_of_slices_that_nobody_reviewed_are_not_kept(kept: CorrectionSt
     assert not found.segmentation.masks[:, others].any()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.permutations([0, 1, 2]),
     signs=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3),

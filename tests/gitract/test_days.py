@@ -237,7 +237,7 @@ SIDES = st.tuples(st.integers(0, 9), st.integers(1, 9)).map(lambda at: slice(at[
 PLACES = st.tuples(SIDES, SIDES, SIDES)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(places=st.tuples(PLACES, PLACES), shift=st.tuples(*[st.integers(-5, 5)] * 3))
 def test_a_shift_by_whole_voxels_carries_every_voxel(places, shift) -> None:
     day = boxes(*places)

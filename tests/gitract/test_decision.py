@@ -81,7 +81,7 @@ def test_the_masks_given_are_left_alone() -> None:
     np.testing.assert_array_equal(masks, before)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), share=st.floats(0.02, 0.5), least=st.floats(0, 0.2))
 def test_on_random_masks_every_part_kept_is_a_whole_part_and_large_enough(
     seed: int, share: float, least: float

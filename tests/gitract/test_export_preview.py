@@ -360,9 +360,7 @@ def test_contours_of_another_series_are_not_taken_for_the_same(tmp_path: Path) -
     assert_one_sentence(error, "frame of reference")
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labels=st.integers(0, 2**32 - 1).map(
         lambda seed: np.random.default_rng(seed).integers(0, 4, (3, 7, 6)).astype(np.uint8)

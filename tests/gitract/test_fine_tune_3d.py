@@ -13,6 +13,7 @@ from gitract.corrections import Corrections
 from gitract.fine_tune import Candidate, FineTuneSettings, fine_tune
 from gitract.fine_tune.lesson import Lesson, lesson_of
 from gitract.fine_tune.pages import Known, ScanPage
+from gitract.metrics import dice
 from gitract.model_config import ModelConfig, NetworkConfig, Preparation
 from gitract.model_store import ModelStore
 from gitract.models import save_model
@@ -79,10 +80,6 @@ def model(tmp_path: Path) -> Callable[..., Path]:
 
 def tune(folder: Path, *corrections: Corrections, store: ModelStore, settings=QUICK) -> Candidate:
     return fine_tune(corrections, model=folder, device="cpu", settings=settings, store=store)
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from gitract.errors import Cancelled, InputError, Stopped
 from gitract.fine_tune import Candidate, FineTuneSettings, fine_tune
 from gitract.fine_tune.lesson import Lesson, lesson_of
 from gitract.fine_tune.pages import ScanPage
+from gitract.metrics import dice
 from gitract.model_store import ModelStore
 from gitract.organs import IGNORE, KNOWN_ORGANS, ORGANS, Organ
 from gitract.predict import Segmenter
@@ -58,10 +59,6 @@ def tune(
     return fine_tune(
         corrections, model=model, device="cpu", settings=settings, store=store, **more
     )  # fmt: skip
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
 def same_weights(one: Candidate, other: Candidate) -> bool:

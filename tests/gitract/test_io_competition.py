@@ -513,7 +513,7 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     labels=hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 6)] * 3), elements=st.integers(0, 4)),
     spacing=st.tuples(*[st.floats(0.3, 9, allow_subnormal=False)] * 3),
@@ -741,7 +741,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(
 # --- scans as folders ---------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     voxels=st.sampled_from(["u1", "u2", "i2", "i4", "u8"]).flatmap(
         lambda kind: hnp.arrays(

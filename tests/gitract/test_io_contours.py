@@ -49,13 +49,13 @@ def test_any_shape_comes_back_as_it_was(name: str) -> None:
     assert len(polygons) == count
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(MASKS)
 def test_every_mask_comes_back_exactly(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(filled(outlined(mask), mask.shape), mask)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS, st.integers(0, 2**32 - 1))
 def test_rounded_and_shifted_outlines_are_the_same_mask(mask: np.ndarray, seed: int) -> None:
     noise = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def test_rounded_and_shifted_outlines_are_the_same_mask(mask: np.ndarray, seed: 
     np.testing.assert_array_equal(filled(moved, mask.shape), mask)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS)
 def test_an_outline_lies_between_pixels_inside_and_outside(mask: np.ndarray) -> None:
     padded = np.pad(mask, 1)
@@ -76,7 +76,7 @@ def test_an_outline_lies_between_pixels_inside_and_outside(mask: np.ndarray) -> 
         assert one != other
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS)
 def test_no_point_goes_straight_on(mask: np.ndarray) -> None:
     for polygon in outlined(mask):
@@ -143,7 +143,7 @@ def test_nothing_has_no_outline() -> None:
     assert not filled([np.empty((0, 2))], (4, 5)).any()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 9))
 def test_filling_agrees_with_a_rule_for_single_points(seed: int, points: int) -> None:
     from skimage.measure import grid_points_in_poly

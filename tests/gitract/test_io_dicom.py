@@ -106,7 +106,7 @@ def refused_beforehand(path: Path, *parts: str) -> None:
 # --- where voxels lie -------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     angles=st.tuples(*[st.floats(-3.1, 3.1)] * 3),
     spacing=st.tuples(*[st.floats(0.3, 12.0)] * 3),
@@ -380,7 +380,7 @@ def test_of_many_files_in_many_folders_a_bounded_number_is_looked_at(
     assert 1200 < len(looked_at) <= 4000
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(content=st.binary(max_size=300), preamble=st.booleans())
 def test_garbage_is_no_dicom_file(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, preamble: bool
@@ -393,7 +393,7 @@ def test_garbage_is_no_dicom_file(
 
 
 @pytest.mark.filterwarnings("error")  # a warning would quote the header
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     changes=st.lists(
         st.tuples(st.integers(128, 1400), st.integers(0, 255)), min_size=1, max_size=6
@@ -750,7 +750,7 @@ def test_files_that_vanish_are_named(tmp_path: Path) -> None:
 # --- writing ----------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     angles=st.tuples(*[st.floats(-3.1, 3.1)] * 3),
     spacing=st.tuples(*[st.floats(0.3, 12.0)] * 3),

@@ -111,9 +111,7 @@ def test_every_voxel_comes_back(tmp_path: Path) -> None:
         read_scan(path)
 
 
-@settings(
-    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     turn=st.tuples(*[st.floats(-3.1, 3.1)] * 3),
     spacing=st.tuples(st.floats(0.5, 6), st.floats(0.3, 3), st.floats(0.3, 3)),

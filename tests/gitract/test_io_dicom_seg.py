@@ -143,7 +143,7 @@ def affines(draw: st.DrawFn, spacing: tuple[float, float, float]) -> np.ndarray:
     return affine
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(affine=affines((3.0, 1.5, 0.7)), order=st.sampled_from(["sorted", "reversed", "shuffled"]))
 def test_contours_on_any_oblique_series_come_back_where_they_were(
     tmp_path_factory: pytest.TempPathFactory, affine: np.ndarray, order: str
@@ -683,7 +683,7 @@ def test_a_failure_in_the_middle_leaves_the_old_pair(
 places = st.floats(0, 1, exclude_max=True)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     kept=st.none() | places,
     changes=st.lists(st.tuples(places, st.integers(0, 255)), max_size=20),

@@ -146,9 +146,7 @@ def test_every_voxel_of_every_axis_order_keeps_its_place_and_its_labels_fit_the_
     np.testing.assert_array_equal(again.masks, labels.masks)
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.sampled_from(ORDERS), angles=ROTATIONS, offset=OFFSETS, zipped=st.booleans())
 def test_simpleitk_finds_each_voxel_where_we_do(
     tmp_path: Path, order: Any, angles: Any, offset: Any, zipped: bool
@@ -172,9 +170,7 @@ def test_simpleitk_finds_each_voxel_where_we_do(
     np.testing.assert_array_equal(values.transpose(scan.stored.order), labels.labels().array)
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(angles=st.tuples(*[st.floats(-3.2, 3.2)] * 3), offset=OFFSETS, flip=st.booleans())
 def test_a_phantom_of_any_orientation_comes_back_as_it_went(
     tmp_path: Path, angles: Any, offset: Any, flip: bool
@@ -586,9 +582,7 @@ def test_a_damaged_gzip_is_found_by_its_checksum(tmp_path: Path) -> None:
         read_scan(path)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 720), byte=st.integers(0, 255), kind=st.integers(1, 2))
 def test_one_wrong_byte_in_a_header_is_read_or_refused_but_never_a_crash(
     tmp_path: Path, place: int, byte: int, kind: int

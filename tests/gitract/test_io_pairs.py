@@ -70,7 +70,7 @@ def assert_same_places(one: np.ndarray, other: np.ndarray) -> None:
     assert len(set(partner)) == len(one)
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(oblique_grids(), st.sampled_from([np.uint8, np.uint16, np.int16, np.float32]))
 def test_scans_go_through_every_pair_of_formats(grid, dtype: type) -> None:
     bits = np.uint16 if dtype is not np.uint8 else np.uint8
@@ -90,7 +90,7 @@ def test_scans_go_through_every_pair_of_formats(grid, dtype: type) -> None:
                 assert_same_places(truth, places(again.voxels >= BRIGHT, again.affine))
 
 
-@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 @given(oblique_grids())
 def test_contours_of_a_series_go_through_every_pair_of_formats(grid) -> None:
     scan, contours = l_scan(*grid, np.uint16)
@@ -110,7 +110,7 @@ def test_contours_of_a_series_go_through_every_pair_of_formats(grid) -> None:
                 ) if expected.any() else None
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(oblique_grids())
 def test_contours_keep_their_place_without_their_scan(grid) -> None:
     _, contours = l_scan(*grid, np.uint16)

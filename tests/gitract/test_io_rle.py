@@ -140,7 +140,7 @@ def test_ids_without_numbers_and_with_awkward_names(tmp_path: Path) -> None:
 ORGAN_TABLE = (*ORGANS[:2], Organ(9, "pancreas", "#f29f67"))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     masks=hnp.arrays(np.bool_, st.tuples(st.just(3), *[st.integers(1, 6)] * 3)),
     spacing=st.tuples(*[st.floats(0.3, 9, allow_subnormal=False)] * 3),

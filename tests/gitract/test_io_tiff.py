@@ -179,9 +179,7 @@ def test_truncated_files_are_damaged(
     assert_one_sentence(error, "a.tif", "damaged")
 
 
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0, 1), st.sampled_from(WRITERS))
 def test_a_truncated_stack_is_whole_or_refused(
     tmp_path: Path, share: float, keywords: dict[str, Any]
@@ -196,9 +194,7 @@ def test_a_truncated_stack_is_whole_or_refused(
         np.testing.assert_array_equal(voxels, STACK)
 
 
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.floats(0, 0.999), byte=st.integers(0, 255), writer=st.sampled_from(["ours", *WRITERS])
 )
@@ -360,9 +356,7 @@ def test_scans_come_back(
         np.testing.assert_array_equal(tiff.asarray(), voxels)
 
 
-@settings(
-    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     voxels=hnp.arrays(
         st.sampled_from([np.uint8, np.int16, np.float32]),
@@ -439,9 +433,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.tif"]
 
 
-@settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labels=hnp.arrays(
         np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6), elements=st.integers(0, 3)

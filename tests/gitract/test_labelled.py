@@ -179,7 +179,7 @@ def test_slices_of_another_size_begin_a_new_run(tmp_path: Path) -> None:
     assert [run.scan.shape for run in one.read()] == [(2, 32, 40), (2, 36, 40)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     files=st.sets(st.integers(1, 12), min_size=1, max_size=6),
     unlisted=st.sets(st.integers(1, 12), max_size=3),

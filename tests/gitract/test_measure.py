@@ -67,7 +67,7 @@ def ellipsoid(radii: tuple[float, ...], spacing: Spacing) -> np.ndarray:
 # --- a box ------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(corner=corners, size=sizes, spacing=spacings, turns=angles, place=places)
 def test_a_box_is_measured_exactly(corner, size, spacing, turns, place) -> None:
     affine = oblique(spacing, turns, place)
@@ -166,7 +166,7 @@ def test_a_hollow_organ_has_its_inner_surface_too() -> None:
     assert surface_mm2(hollow, (1, 1, 1)) == pytest.approx(expected, rel=0.03)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(corner=corners, spacing=spacings)
 def test_an_organ_measures_the_same_wherever_it_lies(corner, spacing) -> None:
     shape = np.random.default_rng(3).random((4, 4, 4)) < 0.6

@@ -49,7 +49,7 @@ pairs = masks.flatmap(
         st.just(mask), arrays.arrays(np.bool_, mask.shape, elements=st.booleans())
     )
 )
-quick = settings(deadline=None, max_examples=30)
+quick = settings(max_examples=30)
 
 
 # --- overlap --------------------------------------------------------------------------------

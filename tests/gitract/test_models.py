@@ -279,7 +279,7 @@ class _Constant(torch.nn.Module):
         return torch.full_like(images, self.logit)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(logits=st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=5))
 def test_an_ensemble_answers_the_logit_of_the_mean_probability(logits: list[float]) -> None:
     found = Ensemble([_Constant(logit) for logit in logits])(torch.zeros(1, 1, 2, 2))

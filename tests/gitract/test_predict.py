@@ -204,7 +204,7 @@ def by_shipped() -> tuple[Scan, np.ndarray]:
 LABELS_DIFFER = 1e-4  # share of voxels; what is promised across batches, patches, backends
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 9),
     short_of=st.integers(0, 3),
@@ -430,9 +430,7 @@ def test_a_few_slices_are_just_as_in_the_whole(
     assert not np.delete(part, [6, 7, 13], axis=1).any()
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     patch=st.tuples(st.sampled_from([8, 16, 24]), *[st.sampled_from([16, 24, 48])] * 2),
     batch=st.integers(1, 3),
@@ -491,7 +489,7 @@ def by_patches(
     return torch.stack([found[index] for index in wanted], dim=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 20), st.integers(1, 30), st.integers(1, 30)),
     patch=st.tuples(*[st.sampled_from([8, 16])] * 3),

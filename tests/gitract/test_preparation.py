@@ -124,7 +124,7 @@ def test_the_network_sees_each_slice_between_its_neighbours() -> None:
     assert images[:, :, 0, 0].tolist() == [[0, 0, 2], [2, 4, 6]]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(60, 130), st.integers(60, 130)),
     spacing=st.tuples(st.floats(0.8, 3.0), st.floats(0.8, 3.0)),
@@ -172,7 +172,7 @@ def test_the_stack_is_resampled_to_the_distance_that_was_asked_for() -> None:
     torch.testing.assert_close(steps, steps[:1].expand_as(steps))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     slices=st.integers(1, 30), spacing=st.floats(1.0, 8.0), slice_mm=st.floats(1.0, 8.0),
     data=st.data(),

@@ -58,6 +58,7 @@ def url(workshop: Workshop) -> Iterator[str]:
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     while not running.started:
+        assert thread.is_alive()
         time.sleep(0.01)
     port = running.servers[0].sockets[0].getsockname()[1]
     yield f"http://127.0.0.1:{port}"
@@ -156,7 +157,7 @@ def test_a_fine_tuning_that_is_stopped_keeps_the_best_so_far(
             stopped.append(progress)
             raise Stopped
 
-    many = FineTuneSettings(steps=5000, evaluate_every=2, parts=2)
+    many = FineTuneSettings(steps=100_000, evaluate_every=2, parts=2)
     candidate = fine_tune_on(
         DEVICE, corrected(phantom), model=trained.result.model, settings=many, report=report
     )
@@ -223,14 +224,14 @@ def test_cancelling_here_ends_the_job_there(
         if "loss" in progress.values:
             raise Cancelled
 
-    many = FineTuneSettings(steps=5000, evaluate_every=2, parts=2)
+    many = FineTuneSettings(steps=100_000, evaluate_every=2, parts=2)
     with pytest.raises(Cancelled):
         fine_tune_on(
             DEVICE, corrected(phantom), model=trained.result.model, settings=many, report=report
         )
-    begin = time.monotonic()  # the next one does not wait for thousands of steps
+    begin = time.monotonic()  # the next one does not wait for a hundred thousand steps
     open_segmenter(trained.result.model, device=DEVICE).segment(phantom[0])
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 300
 
 
 def test_the_server_keeps_no_scan_and_no_contours(
@@ -365,7 +366,7 @@ def test_damaged_weights_are_refused(url: str, trained: SimpleNamespace) -> None
 # --- the parts ------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     array=any_arrays(
         st.sampled_from(["?", "u1", "<u2", ">u2", "<i4", "<f2", "<f4", ">f8"]),

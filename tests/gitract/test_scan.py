@@ -246,7 +246,7 @@ def test_labels_of_another_size_are_refused(change: str) -> None:
         phantom.on(Scan(voxels, spacing))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     turn=st.sampled_from(TURNS),
     angle=st.floats(-3.2, 3.2),

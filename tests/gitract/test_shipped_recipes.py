@@ -33,7 +33,7 @@ def shrunken(recipe: Recipe) -> Recipe:
         }  # fmt: skip
     )
     optimisation = recipe.optimisation.model_copy(
-        update={"batch_size": 1 if is_3d else 4, "crop": 64, "learning_rate": 2e-3, "warm_up": 0}
+        update={"batch_size": 1 if is_3d else 4, "crop": 64, "learning_rate": 1e-3, "warm_up": 0}
     )
     off = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
     options = recipe.network.options | ({"width": 8} if is_3d else {})
@@ -74,7 +74,7 @@ def test_every_recipe_overfits_four_slices_in_a_few_dozen_steps(path: Path, tmp_
     module = SegmentationModule(build_network(config), recipe, ORGANS)
     size = int(recipe.optimisation.batch_size)
     batches = Batches([stack], recipe, batch_size=size, length=MOST_STEPS)
-    optimizer = torch.optim.AdamW(module.network.parameters(), 2e-3)
+    optimizer = torch.optim.AdamW(module.network.parameters(), 1e-3)
     reached = 0.0
     for step in range(MOST_STEPS):
         module.train()

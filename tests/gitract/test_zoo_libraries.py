@@ -184,7 +184,7 @@ def test_a_recipe_and_a_model_folder_may_name_the_encoder_so(
 # --- layers that were replaced --------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.integers(1, 20), columns=st.integers(1, 20), bins=st.integers(2, 6))
 def test_pooling_to_a_few_bins_is_torchs(rows: int, columns: int, bins: int) -> None:
     maps = torch.rand(2, 3, rows, columns, generator=torch.Generator().manual_seed(rows))
@@ -279,7 +279,7 @@ def test_swin_unetr_is_monais_where_windows_fill_the_maps(
     torch.testing.assert_close(ours(images), theirs(images))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)), shifted=st.booleans())
 def test_a_token_sees_those_of_its_window_that_are_near_in_the_image(
     sizes: tuple[int, int], shifted: bool

@@ -7,11 +7,13 @@ import gc
 import sys
 import threading
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from pytestqt.qtbot import QtBot
 
 from gitract.baseline import slice_digests
 from gitract.errors import InputError, Stopped
@@ -20,12 +22,16 @@ from gitract.progress import Progress, silent
 from gitract.scan import Scan, Segmentation
 from napari_gitract import jobs
 
+PATIENCE_MS = 60_000
+_MANY = 100_000  # objects
+
 
 @pytest.fixture(autouse=True)
 def garbage_of_tests_alone() -> None:
     """Leave what libraries brought out of the searches for garbage, of which napari asks for two
-    a test: with torch loaded each takes longer than most tests."""
-    if not gc.get_freeze_count():
+    a test: with torch loaded each takes longer than most tests. A job that loads libraries
+    (`jobs.loading_libraries`) brings it all back in."""
+    if len(gc.get_objects(generation=2)) > _MANY:
         gc.collect()
         gc.freeze()
 
@@ -37,6 +43,14 @@ def own_preferences(monkeypatch, tmp_path) -> None:
 
     monkeypatch.setattr(settings, "_CFG_PATH", str(tmp_path / "settings.yaml"), raising=False)
     getattr(settings, "_PLUGIN_SETTINGS", {}).clear()
+
+
+@pytest.fixture
+def qtbot(qtbot: QtBot) -> QtBot:
+    """Wait patiently: the first job loads torch, which takes half a minute on a busy machine."""
+    for name in ("waitUntil", "waitSignal"):
+        setattr(qtbot, name, partial(getattr(qtbot, name), timeout=PATIENCE_MS))
+    return qtbot
 
 
 @pytest.fixture

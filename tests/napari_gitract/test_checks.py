@@ -69,7 +69,7 @@ def look_through(checks, layer, qtbot):
 
 
 def wait(checks, qtbot):
-    qtbot.waitUntil(lambda: not checks.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not checks.busy)
 
 
 def texts(checks):

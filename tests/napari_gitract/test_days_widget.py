@@ -69,7 +69,7 @@ def both(viewer, patient):
 
 
 def wait(qtbot, widget):
-    qtbot.waitUntil(lambda: not widget.busy, timeout=30_000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def state(layer):
@@ -165,10 +165,10 @@ def test_numbers_of_contours_that_changed_are_not_shown_as_new(both, viewer, qtb
     labels = viewer.layers[f"{TODAY} · contours"]
     viewer.dims.set_point(0, 9.0)
     paint(labels, 5)
-    qtbot.waitUntil(lambda: both.hint.text() == CHANGED, timeout=10_000)
+    qtbot.waitUntil(lambda: both.hint.text() == CHANGED)
     assert not both.result.table.isEnabled()
     labels.undo()
-    qtbot.waitUntil(lambda: both.hint.text() != CHANGED, timeout=10_000)
+    qtbot.waitUntil(lambda: both.hint.text() != CHANGED)
     assert both.result.table.isEnabled()
     both.contours.menus[1].setCurrentText("none")
     assert both.hint.text() == CHANGED
@@ -193,7 +193,7 @@ def test_an_organ_that_one_day_lacks_is_told(viewer, patient, qtbot):
 
 def wait_for(qtbot, widget, added):
     """Until a day is shown with another: its layers come one after another."""
-    qtbot.waitUntil(lambda: len(widget.shown.layers) == added, timeout=60_000)
+    qtbot.waitUntil(lambda: len(widget.shown.layers) == added)
 
 
 @pytest.mark.parametrize(("tick", "added"), [("overlay", 2), ("beside", 3)])
@@ -286,7 +286,7 @@ def test_unticked_while_its_layers_come_nothing_is_shown(widget, viewer, qtbot):
 
     viewer.layers.events.inserted.connect(untick)
     widget.overlay.setChecked(True)
-    qtbot.waitUntil(lambda: not widget.overlay.isChecked(), timeout=60_000)
+    qtbot.waitUntil(lambda: not widget.overlay.isChecked())
     qtbot.wait(50)
     assert list(viewer.layers) == before
 

@@ -27,7 +27,7 @@ def crash(report):
 
 def run(qtbot, segment, work, on_success=print):
     segment.run("Segmenting case1_day2", work, segment.bar, on_success)
-    qtbot.waitUntil(lambda: not segment.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not segment.busy)
 
 
 def test_a_crash_of_a_job_is_told_once_with_details(segment, shown, qtbot):
@@ -86,7 +86,7 @@ def test_bad_input_is_its_sentence_and_nothing_else(segment, shown, qtbot):
 
 def test_a_job_of_a_part_of_a_widget_is_told_by_the_widget(segment, shown, qtbot):
     job = Job("Reading edits", crash, parent=QObject(segment.recovery))
-    with qtbot.waitSignal(job.ended, timeout=5000):
+    with qtbot.waitSignal(job.ended):
         job.start()
     assert len(shown) == 1
     assert "Reading edits failed" in segment.errors.text.text()

@@ -74,11 +74,11 @@ def docked(viewer) -> Export:
 
 
 def looked(qtbot, widget) -> None:
-    qtbot.waitUntil(lambda: widget.preview is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: widget.preview is not None)
 
 
 def wait(qtbot, widget) -> None:
-    qtbot.waitUntil(lambda: not widget.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def click(qtbot, button) -> None:
@@ -152,12 +152,12 @@ def test_the_preview_follows_what_is_chosen(widget, qtbot):
 
 def test_the_preview_follows_the_brush_and_not_the_slider(widget, layers, qtbot):
     before = widget.preview
-    with qtbot.waitSignal(widget._quiet.timeout, timeout=5000):
+    with qtbot.waitSignal(widget._quiet.timeout):
         layers[0].events.set_data()  # as a move of the slider sends it
-    qtbot.waitUntil(lambda: widget._looking is None, timeout=20_000)
+    qtbot.waitUntil(lambda: widget._looking is None)
     assert widget.preview is before
     layers[0].data_setitem(np.nonzero(layers[0].data == 3), 0)
-    qtbot.waitUntil(lambda: widget.preview is not before, timeout=20_000)
+    qtbot.waitUntil(lambda: widget.preview is not before)
     assert rows(widget)["Stomach"] == ("–", False)
     assert "Stomach (nothing is drawn)" in widget.about.text()
 
@@ -171,7 +171,7 @@ def test_a_scan_that_is_no_dicom_says_so_in_place_of_the_preview(viewer, scan, q
     looked(qtbot, widget)
     assert widget.choice.suffix == ".tif"
     widget.choice.choose_format(".seg.dcm")
-    qtbot.waitUntil(lambda: "no DICOM series" in widget.about.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "no DICOM series" in widget.about.text())
     assert Qt.mightBeRichText(widget.about.text())  # else its quotes are shown as code
     assert not widget.export_button.isEnabled()
     assert shown == []
@@ -205,7 +205,6 @@ def test_the_format_follows_a_layer_that_fills_up_and_then_knows_its_series(
     assert widget.choice.suffix == (chosen or ".rtstruct.dcm")
     qtbot.waitUntil(
         lambda: widget.preview is not None and any(o.slices for o in widget.preview.organs),
-        timeout=20_000,
     )
     assert widget.preview.format == FORMATS[chosen or ".rtstruct.dcm"]
     assert rows(widget)["Stomach"][1] is True
@@ -215,7 +214,7 @@ def test_no_organ_chosen_is_nothing_to_export(widget, qtbot):
     for organ in rows(widget):
         looked(qtbot, widget)
         tick(widget, organ, Qt.CheckState.Unchecked)
-    qtbot.waitUntil(lambda: "choose an organ" in widget.about.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "choose an organ" in widget.about.text())
     assert not widget.export_button.isEnabled()
 
 
@@ -498,7 +497,7 @@ def test_values_that_no_dicom_image_holds_are_told_before(widget, viewer, qtbot,
     image = viewer.layers["MR_series_5"]
     image.data = image.data * np.float32(0.37)
     widget.choice.choose_what(What.BOTH)
-    qtbot.waitUntil(lambda: "16 bits" in widget.about.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "16 bits" in widget.about.text())
     assert not widget.export_button.isEnabled()
     widget.choice.choose_format(".nii.gz")
     looked(qtbot, widget)

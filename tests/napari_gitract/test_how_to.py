@@ -27,7 +27,7 @@ def test_each_step_opens_what_it_needs(widget, viewer, shown):
 def test_the_sample_is_a_scan_with_contours(widget, viewer, qtbot):
     widget.sample_button.click()
     assert not widget.sample_button.isEnabled()
-    qtbot.waitUntil(lambda: not widget.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not widget.busy)
     scan, contours = viewer.layers
     assert isinstance(scan, Image) and isinstance(contours, Labels)
     assert scan.data.shape == contours.data.shape

@@ -45,7 +45,7 @@ def load(viewer, qtbot):
         if path is not None:
             widget.path.setText(str(path))
         widget.load()
-        qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+        qtbot.waitUntil(lambda: not widget.busy)
         return [layer for layer in viewer.layers if layer not in before]
 
     run.widget = widget

@@ -61,7 +61,7 @@ def docked(viewer) -> Measure:
 
 
 def measured(qtbot, widget):
-    qtbot.waitUntil(lambda: widget.up_to_date and not widget.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: widget.up_to_date and not widget.busy)
 
 
 def cells(widget, row):
@@ -298,7 +298,7 @@ def test_a_layer_that_is_removed_takes_its_numbers_along(widget, viewer, labels,
     labels.data_setitem((np.array([0]), np.array([0]), np.array([0])), 3)
     widget.measure()
     viewer.layers.remove(labels)  # while it is measured
-    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.busy)
     assert widget.measures == ()
     assert all(part.isHidden() for part in parts(widget))
     assert "Segment a scan" in widget.hint.text()
@@ -351,7 +351,7 @@ def test_an_image_that_does_not_fit_gives_no_intensity_and_says_so(
 
 def test_a_value_that_is_no_organ_is_told_in_the_widget(widget, labels, qtbot, shown):
     labels.data_setitem((np.array([0]), np.array([0]), np.array([0])), 77)
-    qtbot.waitUntil(lambda: "77" in widget.hint.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "77" in widget.hint.text())
     assert widget.measures == ()
     assert shown == []
     labels.data_setitem((np.array([0]), np.array([0]), np.array([0])), 0)
@@ -362,7 +362,7 @@ def test_a_value_that_is_no_organ_is_told_in_the_widget(widget, labels, qtbot, s
 
 def test_a_layer_without_a_known_voxel_size_is_told_in_the_widget(empty, viewer, qtbot, shown):
     viewer.add_labels(np.ones((4, 5, 6), np.uint8), name="from elsewhere")
-    qtbot.waitUntil(lambda: "voxel size" in empty.hint.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "voxel size" in empty.hint.text())
     assert shown == []
 
 

@@ -36,7 +36,7 @@ def _own_settings(monkeypatch):
 
 
 def wait(qtbot, widget):
-    qtbot.waitUntil(lambda: not widget.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def click(qtbot, button):

@@ -161,7 +161,7 @@ def test_when_no_id_is_left_it_says_so(labels):
 # --- changing ---------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_operation_changes_what_is_painted_or_an_origin(data):
     layer = stomach_layer()
@@ -345,7 +345,7 @@ def test_voxels_that_come_back_on_any_way_can_be_saved(labels, tmp_path):
     np.testing.assert_array_equal(again.labels().array, labels.data)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     steps=st.lists(
         st.tuples(

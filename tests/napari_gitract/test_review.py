@@ -109,12 +109,12 @@ def test_every_way_to_draw_is_seen_and_so_are_undo_and_redo(
     go_to_slice(viewer, labels, shown)
     for change, told in ((labels.undo, only()), (labels.redo, only(edited=[3]))):
         change()
-        qtbot.waitUntil(lambda told=told: states(review) == told, timeout=2000)
+        qtbot.waitUntil(lambda told=told: states(review) == told)
 
 
 def test_a_stack_that_is_replaced_is_seen(labels, review, qtbot):
     labels.data = np.zeros_like(labels.data)
-    qtbot.waitUntil(lambda: states(review) == ["edited"] * COUNT, timeout=2000)
+    qtbot.waitUntil(lambda: states(review) == ["edited"] * COUNT)
 
 
 def test_the_legend_counts_and_the_strip_says_what_a_slice_is(viewer, labels, review):
@@ -203,10 +203,10 @@ def test_a_layer_in_two_viewers_has_one_state(viewer, labels, review, make_napar
     there = open_review(second, labels)
     go_to_slice(second, labels, 4)
     there.accept()
-    qtbot.waitUntil(lambda: states(review) == only(accepted=[4]), timeout=2000)
+    qtbot.waitUntil(lambda: states(review) == only(accepted=[4]))
     labels.paint((2, 15, 15), 1)
     for one in (review, there):
-        qtbot.waitUntil(lambda one=one: states(one) == only(accepted=[4], edited=[2]), timeout=2000)
+        qtbot.waitUntil(lambda one=one: states(one) == only(accepted=[4], edited=[2]))
 
 
 # --- what is said of a slice ------------------------------------------------------------
@@ -225,9 +225,9 @@ def test_buttons_judge_the_slice_that_is_shown(viewer, labels, review, qtbot):
 
 
 def test_who_listens_is_told_when_the_slices_to_train_on_change(viewer, labels, review, qtbot):
-    with qtbot.waitSignal(review.changed, timeout=1000):
+    with qtbot.waitSignal(review.changed):
         review.accept()
-    with qtbot.waitSignal(review.changed, timeout=1000):
+    with qtbot.waitSignal(review.changed):
         labels.paint((3, 15, 15), 1)
 
 
@@ -247,7 +247,7 @@ def show_review(qtbot):
 
     def show(viewer, labels):
         review = open_review(viewer, labels)
-        qtbot.waitUntil(review.isVisible, timeout=5000)
+        qtbot.waitUntil(review.isVisible)
         return review
 
     return show
@@ -322,8 +322,8 @@ def test_behind_another_tab_the_keys_still_work_but_not_when_it_is_hidden(window
     other = viewer.window.add_dock_widget(QLabel("other"), name="other")
     main = viewer.window._qt_window
     main.tabifyDockWidget(dock, other)
-    qtbot.waitUntil(lambda: other in main.tabifiedDockWidgets(dock), timeout=5000)
-    with qtbot.waitSignal(dock.visibilityChanged, timeout=5000):
+    qtbot.waitUntil(lambda: other in main.tabifiedDockWidgets(dock))
+    with qtbot.waitSignal(dock.visibilityChanged):
         other.raise_()
     go_to_slice(viewer, labels, 5)
     press(qtbot, canvas(viewer), "accept")
@@ -332,7 +332,7 @@ def test_behind_another_tab_the_keys_still_work_but_not_when_it_is_hidden(window
     press(qtbot, canvas(viewer), "reject")
     assert states(review)[5] == "accepted"
     dock.show()
-    qtbot.waitUntil(review.isVisible, timeout=5000)
+    qtbot.waitUntil(review.isVisible)
     press(qtbot, canvas(viewer), "reject")
     assert states(review)[5] == "rejected"
 
@@ -534,7 +534,7 @@ def test_nothing_to_fill_is_said(labels, review):
 
 
 def test_filling_by_the_model_is_asked_for_and_applied(labels, review, between, qtbot):
-    with qtbot.waitSignal(review.fill_by_model_requested, timeout=1000):
+    with qtbot.waitSignal(review.fill_by_model_requested):
         choose(review, "By the model")
     labels.paint((7, 15, 15), 1)  # while the model was at work
     mine = labels.data.copy()

@@ -255,13 +255,13 @@ def test_the_difference_follows_strokes_undo_and_redo(viewer, labels, review, qt
     wanted = np.zeros_like(stack())
     wanted[2, 15, 5] = wanted[2, 13, 14] = GAINED
     wanted[2, 5, 5] = LOST
-    qtbot.waitUntil(lambda: np.array_equal(shown(review).data, wanted), timeout=3000)
+    qtbot.waitUntil(lambda: np.array_equal(shown(review).data, wanted))
     go_to_slice(viewer, labels, 5)
     for _ in range(3):
         labels.undo()
-    qtbot.waitUntil(lambda: not shown(review).data.any(), timeout=3000)
+    qtbot.waitUntil(lambda: not shown(review).data.any())
     labels.redo()
-    qtbot.waitUntil(lambda: shown(review).data[2, 15, 5] == GAINED, timeout=3000)
+    qtbot.waitUntil(lambda: shown(review).data[2, 15, 5] == GAINED)
 
 
 def test_the_difference_shows_edits_made_before_it_was_wanted(labels, review, qtbot):
@@ -310,7 +310,7 @@ def test_what_is_shown_over_labels_goes_with_them(viewer, labels, review, qtbot,
     else:
         viewer.layers.select_all()
         viewer.layers.remove_selected()
-    qtbot.waitUntil(lambda: helpers(viewer) == [], timeout=3000)
+    qtbot.waitUntil(lambda: helpers(viewer) == [])
     assert review.display.comparison.mode == "current"
 
 
@@ -326,7 +326,7 @@ def test_removing_what_is_shown_over_labels_is_going_back_to_them(viewer, labels
 def test_another_stack_in_the_layer_ends_the_comparison(viewer, labels, review, qtbot):
     press_mode(review, "difference")
     labels.data = np.zeros((3, 8, 8), np.uint8)
-    qtbot.waitUntil(lambda: helpers(viewer) == [], timeout=3000)
+    qtbot.waitUntil(lambda: helpers(viewer) == [])
     assert not review.display.modes.buttons["difference"].isEnabled()
 
 
@@ -364,7 +364,7 @@ def window(make_napari_viewer, scan, qtbot):
     viewer = make_napari_viewer(show=True)
     labels = add_prediction(viewer, scan)
     review = open_review(viewer)
-    qtbot.waitUntil(review.display.isVisible, timeout=5000)
+    qtbot.waitUntil(review.display.isVisible)
     return viewer, labels, review
 
 
@@ -500,5 +500,5 @@ def test_naparis_own_button_ends_3d_as_well(viewer, image, labels, review):
 def test_labels_that_go_in_3d_take_it_along(viewer, image, labels, review, qtbot):
     review.three_d_button.click()
     viewer.layers.remove(labels)
-    qtbot.waitUntil(lambda: viewer.dims.ndisplay == 2, timeout=5000)
+    qtbot.waitUntil(lambda: viewer.dims.ndisplay == 2)
     assert image.visible

@@ -20,7 +20,7 @@ def add(viewer, scan, name):
 
 def wait(qtbot, widget):
     # The first job loads torch, which takes half a minute on a busy machine.
-    qtbot.waitUntil(lambda: not widget.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not widget.busy)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_the_ground_is_light_in_a_light_theme_and_dark_in_a_dark_one(make, viewe
             colors, counts = colors_in(picture)
             return QColor(int(colors[counts.argmax()]))
 
-        qtbot.waitUntil(lambda: is_right(ground()), timeout=3000)  # noqa: B023 - within the loop
+        qtbot.waitUntil(lambda: is_right(ground()))  # noqa: B023 - within the loop
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

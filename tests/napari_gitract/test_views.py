@@ -129,7 +129,7 @@ def test_pixels_beside_a_smaller_stack_are_empty():
     assert np.count_nonzero(inside) == 8
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     index=st.tuples(st.integers(0, 9), st.integers(0, 19), st.integers(0, 23)),
     translate=st.tuples(*[st.floats(-50, 50)] * 3),
@@ -278,7 +278,7 @@ def test_strokes_are_seen(viewer, image, views, qtbot):
     for pane in views.panes:
         pane.update = lambda pane=pane: drawn.append(pane)
     labels.data_setitem((np.array([5]), np.array([10]), np.array([14])), 1)
-    qtbot.waitUntil(lambda: set(drawn) == set(views.panes), timeout=2000)
+    qtbot.waitUntil(lambda: set(drawn) == set(views.panes))
 
 
 def test_when_the_viewer_shows_another_plane_the_axial_one_is_here(viewer, image, views):
@@ -313,10 +313,10 @@ def test_the_button_docks_the_planes_and_takes_them_away(viewer, qtbot):
     review.views_button.click()
     assert VIEWS not in viewer.window.dock_widgets
     assert review.views is None
-    qtbot.waitUntil(lambda: len(viewer.mouse_drag_callbacks) == callbacks, timeout=3000)
+    qtbot.waitUntil(lambda: len(viewer.mouse_drag_callbacks) == callbacks)
     review.views_button.click()
     viewer.layers.remove(labels)
-    qtbot.waitUntil(lambda: review.views.panes[0].plane is None, timeout=3000)
+    qtbot.waitUntil(lambda: review.views.panes[0].plane is None)
 
 
 def test_the_planes_stand_below_the_canvas_and_leave_the_docks_beside(viewer, qtbot):
@@ -327,17 +327,17 @@ def test_the_planes_stand_below_the_canvas_and_leave_the_docks_beside(viewer, qt
     window = dock.parent()
     window.resize(1366, 768)
     window.show()
-    qtbot.waitUntil(lambda: dock.height() > 600, timeout=3000)
+    qtbot.waitUntil(lambda: dock.height() > 600)
     size, corners = dock.size(), [window.corner(one) for one in Qt.Corner]
     review.show_views()
     below = review.views.parent()
-    qtbot.waitUntil(lambda: 200 < below.height() < 300, timeout=3000)
+    qtbot.waitUntil(lambda: 200 < below.height() < 300)
     assert below.geometry().right() < dock.geometry().left()
     assert dock.size() == size
     assert all(pane.width() > 250 for pane in review.views.panes)
     review.close_views()
     assert [window.corner(one) for one in Qt.Corner] == corners
-    qtbot.waitUntil(lambda: dock.size() == size, timeout=3000)
+    qtbot.waitUntil(lambda: dock.size() == size)
 
 
 def test_closing_the_dock_or_the_widget_ends_the_planes(viewer, qtbot):
@@ -362,13 +362,13 @@ def test_a_fitted_slice_stays_fitted_and_a_zoomed_one_zoomed(make_napari_viewer,
     viewer.window.add_dock_widget(review, name="Review (napari-gitract)")
     canvas, camera = viewer.window._qt_viewer.canvas.native, camera_of(viewer)
     viewer.window.resize(1366, 768)
-    qtbot.waitUntil(lambda: canvas.height() > 600, timeout=3000)
+    qtbot.waitUntil(lambda: canvas.height() > 600)
     viewer.reset_view()
     camera.zoom *= 2 if zoomed else 1
     zoom, height = camera.zoom, canvas.height()
     review.show_views()
-    qtbot.waitUntil(lambda: canvas.height() < 0.8 * height, timeout=3000)
-    qtbot.waitUntil(lambda: zoomed or camera.zoom < 0.8 * zoom, timeout=3000)
+    qtbot.waitUntil(lambda: canvas.height() < 0.8 * height)
+    qtbot.waitUntil(lambda: zoomed or camera.zoom < 0.8 * zoom)
     review.close_views()
-    qtbot.waitUntil(lambda: canvas.height() > 0.95 * height, timeout=3000)
-    qtbot.waitUntil(lambda: camera.zoom == pytest.approx(zoom, rel=0.02), timeout=3000)
+    qtbot.waitUntil(lambda: canvas.height() > 0.95 * height)
+    qtbot.waitUntil(lambda: camera.zoom == pytest.approx(zoom, rel=0.02))
