@@ -1,5 +1,6 @@
 """What the benchmarks share: rounds of timing, a table, and the machine it ran on."""
 
+import argparse
 import json
 import os
 import platform
@@ -13,9 +14,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
-__all__ = ["every_slice", "finish", "median_seconds", "taken_mb"]
+__all__ = ["every_slice", "finish", "median_seconds", "options_of", "taken_mb"]
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def options_of(about: str | None, *, rounds: int | None = None) -> argparse.ArgumentParser:
+    """The options that all have, to which each adds its own.
+
+    Parameters
+    ----------
+    about
+        The script's docstring, shown as it is written.
+    rounds
+        How often it measures unless told; None where it measures once.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--record", action="store_true", help="put the tables into RESULTS.md")
+    parser.add_argument("--json", type=Path, help="write the tables to this file as well")
+    return parser
 
 
 def median_seconds(candidates: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
@@ -74,21 +95,26 @@ def finish(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     notes: str,
-    *,
-    record: bool,
-    json_file: Path | None,
+    options: argparse.Namespace,
 ) -> None:
-    """Print a table; on request put it into RESULTS.md, in place of its last edition."""
+    """Print a table; on request put it into RESULTS.md, in place of its last edition.
+
+    Parameters
+    ----------
+    options
+        Those of `options_of`. In its file of JSON a table takes the place of one of its title.
+    """
     table = "\n".join(
         ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         + ["| " + " | ".join(row) + " |" for row in rows]
     )
     section = f"## {title}\n\n{_machine()}\n\n{table}\n\n{notes}\n"
     print(section)
-    if json_file is not None:
-        content = {"title": title, "machine": _machine(), "columns": columns, "rows": rows}
-        json_file.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    if record:
+    if options.json is not None:
+        earlier = json.loads(options.json.read_text("utf-8")) if options.json.exists() else {}
+        content = earlier | {title: {"machine": _machine(), "columns": columns, "rows": rows}}
+        options.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    if options.record:
         old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results\n"
         head, *sections = old.split("\n## ")
         kept = [text for text in sections if not text.startswith(f"{title}\n")]

@@ -7,10 +7,9 @@ it was trained on: the gap is what memory is worth.
     python benchmarks/accuracy.py --run RUNS/small --data DATA/uwm_stacks [--record]
 """
 
-import argparse
 from pathlib import Path
 
-from _bench import finish
+from _bench import finish, options_of
 from gitract.cross_validation import SPLIT_FILE, read_split
 from gitract.evaluate import evaluate
 from gitract.evaluation import Evaluation
@@ -25,11 +24,9 @@ def cell(value: float | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     held_out = Evaluation.read(options.run / EVALUATION_FILE)
     folds = read_split(options.run / SPLIT_FILE).folds
@@ -54,8 +51,7 @@ def main() -> None:
         rows,
         f"Held out, a fold at a time: {'; '.join(', '.join(fold) for fold in folds)}. Scored on "
         "the scans' own grid. Slice Dice is the mean over slices that are not empty in both.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ import torch
 import yaml
 from torch import nn
 
-from _bench import finish
+from _bench import finish, options_of
 from _folds import WHOLE_STACK
 from gitract.correction_queue import suggested_slices
 from gitract.corrections import Corrections
@@ -402,7 +402,7 @@ def slices_for(results: Sequence[Mapping[str, Any]], pick: str, goal: float) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", type=Path, required=True, help="a run of gitract train --folds")
     parser.add_argument("--work", type=Path, required=True)
@@ -412,8 +412,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--share", default="1/1", help="which of how many processes this is")
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -439,7 +437,7 @@ def report(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) ->
         f"corrected slices, on {threads} of the cores; the checks of the card take as long again "
         "for each of three parts. *Patients it learnt from* were in the model's training, so "
         "their Dice was high before; *unknown* ones were not.",
-        record=options.record, json_file=options.json,
+        options,
     )  # fmt: skip
     columns = ["Chosen by", *(f"{count} slices" for count in COUNTS)]
     goals = _goals(results)
@@ -449,13 +447,13 @@ def report(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) ->
         "Mean Dice of the whole stack after fine-tuning, corrected slices as corrected, over "
         f"{', '.join(days)}. At random: mean over {options.seeds} draws of "
         f"{', '.join(map(str, SEVERAL_TIMES))} slices, one of others. {goals}",
-        record=options.record, json_file=None,
+        options,
     )  # fmt: skip
     finish(
         "Which slices to correct: what the model learns from them",
         columns, picks_table(results, "rest"),
         "Mean Dice of the slices that were not corrected, which are others for each choice.",
-        record=options.record, json_file=None,
+        options,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ it forgets, and how fast the disk is, is the machine's. Linux only.
     python benchmarks/first_import.py [--rounds 3] [--record]
 """
 
-import argparse
 import importlib.util
 import json
 import os
@@ -16,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _bench import finish
+from _bench import finish, options_of
 
 PACKAGES = ("torch", "SimpleITK")
 PROBE = """
@@ -66,10 +65,7 @@ def probe(package: str, how: str, *, from_disk: bool) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser = options_of(__doc__, rounds=3)
     options = parser.parse_args()
     rows = []
     for package in PACKAGES:
@@ -90,8 +86,7 @@ def main() -> None:
         f"Median of {options.rounds} fresh processes each, alternating. Gap: the longest in which "
         "another thread that ticks every 5 ms stood still. In SimpleITK the rest is its own "
         "setting up, during which it lets no other thread run.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
 
 

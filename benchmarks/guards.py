@@ -6,7 +6,6 @@ Stacks, held-out patients and corrected slices as in ``fine_tune.py``. Each trai
 at with several shares of what it learnt (`blend`), which costs nothing but the look.
 """
 
-import argparse
 import copy
 import json
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from _bench import finish
+from _bench import finish, options_of
 from fine_tune import FULL, Bench, measured, picked
 from gitract.corrections import Corrections
 from gitract.fine_tune import FineTuneSettings
@@ -77,14 +76,13 @@ def gain(result: dict[str, Any], what: str) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     for name in ("--data", "--models", "--work"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--patients", type=lambda text: text.split(","), default=None)
     parser.add_argument("--steps", type=int, default=FineTuneSettings().steps)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -109,7 +107,7 @@ def main() -> None:
         f"Change of the mean Dice, over {', '.join(days)}; {FULL} slices chosen by the queue, "
         f"{options.steps} steps. Blend: where the candidate stands between the old weights (0) "
         "and the trained ones (1).",
-        record=options.record, json_file=None,
+        options,
     )  # fmt: skip
 
 

@@ -5,12 +5,11 @@ Each scan is segmented twice, with and without leaving slices out.
     python benchmarks/left_out.py --data DATA/uwm_stacks --data DATA/uwm_16bit_stack [--record]
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from _bench import every_slice, finish
+from _bench import every_slice, finish, options_of
 from gitract.errors import InputError
 from gitract.io import find_scans, read_scan
 from gitract.predict import Segmenter
@@ -31,10 +30,8 @@ def row(segmenter: Segmenter, scan: Scan) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--data", type=Path, action="append", required=True)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     segmenter = Segmenter(device="cpu")
     rows = []
@@ -51,8 +48,7 @@ def main() -> None:
         rows,
         f"Model {segmenter.model.id}. Every fourth slice is looked at; those between two on "
         "which the network gives no organ 2 % anywhere are left out. The aim is to lose nothing.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ imported; it needs Linux.
     python benchmarks/load.py [--rounds 9] [--record]
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import numpy as np
 import pydicom
 from skimage.measure import find_contours
 
-from _bench import finish, median_seconds
+from _bench import finish, median_seconds, options_of
 from gitract.io import read_scan, write_scan, write_segmentation
 from gitract.phantom import abdomen, write_day
 from gitract.scan import Segmentation
@@ -112,10 +111,7 @@ def measure(folder: Path, rounds: int) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser = options_of(__doc__, rounds=9)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(Path(folder), options.rounds)
@@ -126,8 +122,7 @@ def main() -> None:
         f"The phantom of {' x '.join(map(str, SHAPE))} voxels with 16 bits, files in the system's "
         f"cache, median of {options.rounds} alternating rounds. Memory is what reading adds to a "
         "process that has imported everything.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )
 
 

@@ -6,7 +6,6 @@ Each number comes from a process of its own, the first call of it: memory pools 
         [--slices 144,288,576,1000] [--record]
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from _bench import finish, taken_mb
+from _bench import finish, options_of, taken_mb
 from gitract.model_store import ModelStore
 from gitract.models import load_network
 from gitract.onnx_network import stored_onnx
@@ -68,10 +67,9 @@ def measured(*arguments: object) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--networks", default="unet_resnet18,segformer,bisenet")
     parser.add_argument("--slices", default="144,288,576,1000")
-    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("GITRACT_HOME", folder)
@@ -103,8 +101,7 @@ def main() -> None:
         networks,
         f"A batch of 8 images of {IMAGE[0]} x {IMAGE[1]} pixels on "
         "the CPU, without the weights: the most that a fresh process took at its first batch.",
-        record=options.record,
-        json_file=None,
+        options,
     )  # fmt: skip
     finish(
         "Memory and time of long stacks",
@@ -114,8 +111,7 @@ def main() -> None:
         f"The default model on phantoms of {SIDE} x {SIDE} pixels in 16 bits, "
         f"{torch.get_num_threads()} threads. Taken: the most beyond the scan and the loaded "
         "model, in a fresh process.",
-        record=options.record,
-        json_file=None,
+        options,
     )  # fmt: skip
 
 

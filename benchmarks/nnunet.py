@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from _bench import finish
+from _bench import finish, options_of
 from gitract.data import split_by_patient
 from gitract.errors import InputError
 from gitract.evaluate import Evaluation, JudgedRun, JudgedScan, score_scans
@@ -498,15 +498,12 @@ def compare(options: argparse.Namespace) -> None:
          "mean Dice", "inference (s)"],
         rows,
         notes(outcomes, options.minutes, partly),
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", required=True)
     parser.add_argument("--patients", required=True)
@@ -519,8 +516,6 @@ def main() -> None:
         help="in place of the planned batch, which is for a GPU: more and smaller steps",
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     try:
         compare(options)

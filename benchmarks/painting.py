@@ -7,17 +7,15 @@ loop until the next dab is due. Needs a screen: ``xvfb-run -a python benchmarks/
     python benchmarks/painting.py [--strokes 12] [--record]
 """
 
-import argparse
 import os
 import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from _bench import finish
+from _bench import finish, options_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -124,10 +122,8 @@ def run(strokes: int) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--strokes", type=int, default=12)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["GITRACT_HOME"] = home  # the user's own edits and models stay out of this
@@ -144,8 +140,7 @@ def main() -> None:
         "until the next dab, drawing included, and of a stroke's end, when napari tells of it. "
         "At rest: what is looked at once a stroke is done. "
         "The aim is under 10 ms for a dab and for a stroke's end beyond what napari itself takes.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
 
 

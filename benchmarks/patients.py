@@ -10,14 +10,13 @@ that only the number of patients differs.
 A training that is done is not repeated.
 """
 
-import argparse
 import random
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from _bench import finish
+from _bench import finish, options_of
 from _folds import ORGANS, chosen_folds, of_patients, scored, stack_dice
 from gitract.cross_validation import read_split
 from gitract.evaluation import Evaluation
@@ -26,7 +25,7 @@ from gitract.train import load_training_data
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--config", default="gi-tract-small")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", type=Path, required=True)
@@ -34,8 +33,6 @@ def main() -> None:
     parser.add_argument("--counts", default="2,5,all")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     recipe = read_recipe(recipe_file(options.config))
@@ -74,8 +71,7 @@ def main() -> None:
         f"Recipe {recipe.id}, {options.steps} steps each, patients with all three organs alone. "
         f"Held out, a fold at a time: {held}. 3-D Dice on the scans' own grid, mean over the "
         "held-out patients with whole stacks.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ itself adds and removes a layer, is there for comparison. Needs a screen:
     python benchmarks/responsiveness.py [--scan FOLDER] [--record]
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from _bench import finish
+from _bench import finish, options_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -301,10 +300,8 @@ def run(scan_folder: Path | None, folder: Path) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--scan", type=Path)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["GITRACT_HOME"] = home  # the user's own models stay out of this
@@ -320,8 +317,7 @@ def main() -> None:
         "the rest is waiting, for Python's lock or for a busy machine. "
         "The aim is 50 ms beyond what napari itself takes to add or to remove a layer: then it "
         "looks through all that is loaded for garbage.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )
 
 

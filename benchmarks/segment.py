@@ -10,7 +10,6 @@ table says what the time of the default model is made of.
         [--rounds 3] [--nnunet-python ENV/bin/python] [--record]
 """
 
-import argparse
 import importlib.util
 import os
 import subprocess
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from _bench import every_slice, finish, median_seconds, taken_mb
+from _bench import every_slice, finish, median_seconds, options_of, taken_mb
 from gitract import predict
 from gitract.io import read_scan
 from gitract.model_config import ModelConfig, NetworkConfig
@@ -209,13 +208,10 @@ def nnunet(python: Path, kind: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__, rounds=3)
     parser.add_argument("--scan", default="")
     parser.add_argument("--networks", default="unet_resnet18,segformer,bisenet")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nnunet-python", type=Path)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("GITRACT_HOME", folder)
@@ -241,8 +237,7 @@ def main() -> None:
         "fresh process took, at its second run, beyond what it held before. The aims: at most "
         "1.10 to the best bare network, MONAI at least 1.5 times as slow, nnU-Net 10 times, "
         "mirrored 35 times.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
     finish(
         "What the time of a stack is made of",
@@ -250,8 +245,7 @@ def main() -> None:
         made_of(opened(options.scan), options.rounds),
         f"The default model as users get it, once warm, on "
         f"{'a real scan' if options.scan else 'the phantom'}; {torch.get_num_threads()} threads.",
-        record=options.record,
-        json_file=None,
+        options,
     )
 
 

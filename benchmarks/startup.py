@@ -7,16 +7,14 @@ before, as an installation does. Needs a screen: ``xvfb-run -a python benchmarks
     python benchmarks/startup.py [--rounds 3] [--record]
 """
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-from _bench import finish
+from _bench import finish, options_of
 
 EMPTY, WITH_LAYERS = "empty", "layers"
 PROBE = """
@@ -75,10 +73,7 @@ def rows_of(probes: dict[str, list[dict]]) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser = options_of(__doc__, rounds=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as compiled:
         probe(WITH_LAYERS, compiled)
@@ -94,8 +89,7 @@ def main() -> None:
         f"Median of {options.rounds} fresh processes. The CPU's time tells slow code from a busy "
         "machine. Loaded afterwards, of torch, lightning, monai and matplotlib: "
         f"{', '.join(heavy) or 'none'}. The aim is under 0.3 s for each.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )
 
 

@@ -10,7 +10,6 @@ peak memory of a fresh process that prepares 6, 24 and 96 days and draws batches
 Without a data folder it takes days of the phantom.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -29,7 +28,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from _bench import finish
+from _bench import finish, options_of
 from gitract.data import Batch, Batches
 from gitract.devices import choose_device
 from gitract.engine import Machines, SegmentationModule
@@ -266,18 +265,13 @@ def with_precision(recipe: Recipe, device: torch.device, batch: int | None) -> R
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, rounds=3)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--config", default="unet-light")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--batch", type=int, help="in place of the recipe's")
     parser.add_argument("--steps", type=int, default=20, help="batches in a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = choose_device(options.device)
     recipe = with_precision(read_recipe(recipe_file(options.config)), device, options.batch)
@@ -305,8 +299,7 @@ def main() -> None:
         f"{recipe.optimisation.precision}; medians of {options.rounds} alternating rounds of "
         f"{options.steps} batches. Peak memory counts pages of the cache's files that the system "
         "may take back; own memory does not.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )
 
 

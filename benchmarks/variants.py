@@ -11,7 +11,6 @@ for a start or a source that must not have seen the fold's patients.
 What is done is kept in the work folder: an interrupted run goes on where it was.
 """
 
-import argparse
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from _bench import finish
+from _bench import finish, options_of
 from _folds import ORGANS, chosen_folds, scored, stack_dice
 from gitract.cross_validation import read_split
 from gitract.evaluation import Evaluation
@@ -51,7 +50,7 @@ def filled(value: Any, fold: int) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--config", default="gi-tract-small")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--variants", type=Path, required=True)
@@ -60,8 +59,6 @@ def main() -> None:
     parser.add_argument("--folds", help="as 1,3; default: all")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     recipe = read_recipe(recipe_file(options.config))
@@ -95,8 +92,7 @@ def main() -> None:
         f"{options.steps} steps each, unless the variant says otherwise; a fold at a time held "
         "out. 3-D Dice on the scans' own grid, mean over the held-out patients with whole "
         f"stacks ({', '.join(tested)}), by whom the last columns are.",
-        record=options.record,
-        json_file=options.json,
+        options,
     )  # fmt: skip
 
 

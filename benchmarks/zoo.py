@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from _bench import finish
+from _bench import finish, options_of
 from _folds import ORGANS, WHOLE_STACK, of_patients
 from gitract.corrections import Corrections
 from gitract.devices import choose_device
@@ -472,9 +472,7 @@ def told(progress: Progress) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--config", default="gi-tract-small")
@@ -487,9 +485,7 @@ def main() -> None:
     parser.add_argument("--fine-tune-steps", type=int, default=10, help="that are timed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--record", action="store_true")
     parser.add_argument("--docs", action="store_true")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--measure", action="store_true", help="for models zoo; trains nothing")
     parser.add_argument("--count", action="store_true", help="the same without times")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -537,7 +533,7 @@ def compare(chosen: Sequence[str], options: argparse.Namespace) -> None:
     finish(
         "The zoo, all networks with the same budget",
         COLUMNS, [row(one) for one in outcomes], notes,
-        record=options.record, json_file=options.json,
+        options,
     )  # fmt: skip
     if options.docs:
         write_docs(outcomes, notes)
