@@ -23,17 +23,20 @@ from gitract.scan import Scan, Segmentation
 from napari_gitract import jobs
 
 PATIENCE_MS = 60_000
-_MANY = 100_000  # objects
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage_collected() -> None:
+    """Let go of what the tests of the last file left behind."""
+    gc.unfreeze()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
-def garbage_of_tests_alone() -> None:
+def garbage_of_tests_alone(garbage_collected: None) -> None:
     """Leave what libraries brought out of the searches for garbage, of which napari asks for two
-    a test: with torch loaded each takes longer than most tests. A job that loads libraries
-    (`jobs.loading_libraries`) brings it all back in."""
-    if len(gc.get_objects(generation=2)) > _MANY:
-        gc.collect()
-        gc.freeze()
+    a test: with torch loaded each takes longer than most tests."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
