@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
-__all__ = ["every_slice", "finish", "median_seconds", "options_of", "taken_mb"]
+__all__ = ["every_slice", "finish", "median_seconds", "shared_options", "taken_mb"]
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-def options_of(about: str | None, *, rounds: int | None = None) -> argparse.ArgumentParser:
+def shared_options(about: str | None, *, rounds: int | None = None) -> argparse.ArgumentParser:
     """The options that all have, to which each adds its own.
 
     Parameters
@@ -102,17 +102,18 @@ def finish(
     Parameters
     ----------
     options
-        Those of `options_of`. In its file of JSON a table takes the place of one of its title.
+        Those of `shared_options`. In its file of JSON a table takes the place of one of its title.
     """
     table = "\n".join(
         ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         + ["| " + " | ".join(row) + " |" for row in rows]
     )
-    section = f"## {title}\n\n{_machine()}\n\n{table}\n\n{notes}\n"
+    machine = _machine()
+    section = f"## {title}\n\n{machine}\n\n{table}\n\n{notes}\n"
     print(section)
     if options.json is not None:
         earlier = json.loads(options.json.read_text("utf-8")) if options.json.exists() else {}
-        content = earlier | {title: {"machine": _machine(), "columns": columns, "rows": rows}}
+        content = earlier | {title: {"machine": machine, "columns": columns, "rows": rows}}
         options.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
     if options.record:
         old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results\n"

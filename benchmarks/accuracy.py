@@ -9,7 +9,7 @@ it was trained on: the gap is what memory is worth.
 
 from pathlib import Path
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from gitract.cross_validation import SPLIT_FILE, read_split
 from gitract.evaluate import evaluate
 from gitract.evaluation import Evaluation
@@ -24,7 +24,7 @@ def cell(value: float | None) -> str:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()

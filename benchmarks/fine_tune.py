@@ -25,7 +25,7 @@ import torch
 import yaml
 from torch import nn
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from _folds import WHOLE_STACK
 from gitract.correction_queue import suggested_slices
 from gitract.corrections import Corrections
@@ -402,7 +402,7 @@ def slices_for(results: Sequence[Mapping[str, Any]], pick: str, goal: float) -> 
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", type=Path, required=True, help="a run of gitract train --folds")
     parser.add_argument("--work", type=Path, required=True)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 
 PACKAGES = ("torch", "SimpleITK")
 PROBE = """
@@ -65,8 +65,7 @@ def probe(package: str, how: str, *, from_disk: bool) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = options_of(__doc__, rounds=3)
-    options = parser.parse_args()
+    options = shared_options(__doc__, rounds=3).parse_args()
     rows = []
     for package in PACKAGES:
         for from_disk in (False, True):

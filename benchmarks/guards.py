@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from fine_tune import FULL, Bench, measured, picked
 from gitract.corrections import Corrections
 from gitract.fine_tune import FineTuneSettings
@@ -76,7 +76,7 @@ def gain(result: dict[str, Any], what: str) -> float | None:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     for name in ("--data", "--models", "--work"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--patients", type=lambda text: text.split(","), default=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _bench import every_slice, finish, options_of
+from _bench import every_slice, finish, shared_options
 from gitract.errors import InputError
 from gitract.io import find_scans, read_scan
 from gitract.predict import Segmenter
@@ -30,7 +30,7 @@ def row(segmenter: Segmenter, scan: Scan) -> list[str]:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--data", type=Path, action="append", required=True)
     options = parser.parse_args()
     segmenter = Segmenter(device="cpu")

@@ -19,7 +19,7 @@ import numpy as np
 import pydicom
 from skimage.measure import find_contours
 
-from _bench import finish, median_seconds, options_of
+from _bench import finish, median_seconds, shared_options
 from gitract.io import read_scan, write_scan, write_segmentation
 from gitract.phantom import abdomen, write_day
 from gitract.scan import Segmentation
@@ -111,8 +111,7 @@ def measure(folder: Path, rounds: int) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = options_of(__doc__, rounds=9)
-    options = parser.parse_args()
+    options = shared_options(__doc__, rounds=9).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(Path(folder), options.rounds)
     finish(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from _bench import finish, options_of, taken_mb
+from _bench import finish, shared_options, taken_mb
 from gitract.model_store import ModelStore
 from gitract.models import load_network
 from gitract.onnx_network import stored_onnx
@@ -67,7 +67,7 @@ def measured(*arguments: object) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--networks", default="unet_resnet18,segformer,bisenet")
     parser.add_argument("--slices", default="144,288,576,1000")
     options = parser.parse_args()

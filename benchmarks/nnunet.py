@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from gitract.data import split_by_patient
 from gitract.errors import InputError
 from gitract.evaluate import Evaluation, JudgedRun, JudgedScan, score_scans
@@ -503,7 +503,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", required=True)
     parser.add_argument("--patients", required=True)

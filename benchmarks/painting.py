@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -122,7 +122,7 @@ def run(strokes: int) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--strokes", type=int, default=12)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:

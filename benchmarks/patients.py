@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from _folds import ORGANS, chosen_folds, of_patients, scored, stack_dice
 from gitract.cross_validation import read_split
 from gitract.evaluation import Evaluation
@@ -25,7 +25,7 @@ from gitract.train import load_training_data
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--config", default="gi-tract-small")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", type=Path, required=True)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -300,7 +300,7 @@ def run(scan_folder: Path | None, folder: Path) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--scan", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:

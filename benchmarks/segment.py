@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from _bench import every_slice, finish, median_seconds, options_of, taken_mb
+from _bench import every_slice, finish, median_seconds, shared_options, taken_mb
 from gitract import predict
 from gitract.io import read_scan
 from gitract.model_config import ModelConfig, NetworkConfig
@@ -208,7 +208,7 @@ def nnunet(python: Path, kind: str) -> list[str]:
 
 
 def main() -> None:
-    parser = options_of(__doc__, rounds=3)
+    parser = shared_options(__doc__, rounds=3)
     parser.add_argument("--scan", default="")
     parser.add_argument("--networks", default="unet_resnet18,segformer,bisenet")
     parser.add_argument("--nnunet-python", type=Path)

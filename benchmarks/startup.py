@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 
 EMPTY, WITH_LAYERS = "empty", "layers"
 PROBE = """
@@ -73,8 +73,7 @@ def rows_of(probes: dict[str, list[dict]]) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = options_of(__doc__, rounds=3)
-    options = parser.parse_args()
+    options = shared_options(__doc__, rounds=3).parse_args()
     with tempfile.TemporaryDirectory() as compiled:
         probe(WITH_LAYERS, compiled)
         probes = {

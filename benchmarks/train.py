@@ -28,7 +28,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from gitract.data import Batch, Batches
 from gitract.devices import choose_device
 from gitract.engine import Machines, SegmentationModule
@@ -265,7 +265,7 @@ def with_precision(recipe: Recipe, device: torch.device, batch: int | None) -> R
 
 
 def main() -> None:
-    parser = options_of(__doc__, rounds=3)
+    parser = shared_options(__doc__, rounds=3)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--config", default="unet-light")
     parser.add_argument("--device", default="auto")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from _folds import ORGANS, chosen_folds, scored, stack_dice
 from gitract.cross_validation import read_split
 from gitract.evaluation import Evaluation
@@ -50,7 +50,7 @@ def filled(value: Any, fold: int) -> Any:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--config", default="gi-tract-small")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--variants", type=Path, required=True)

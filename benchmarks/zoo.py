@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from _bench import finish, options_of
+from _bench import finish, shared_options
 from _folds import ORGANS, WHOLE_STACK, of_patients
 from gitract.corrections import Corrections
 from gitract.devices import choose_device
@@ -472,7 +472,7 @@ def told(progress: Progress) -> None:
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = shared_options(__doc__)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--config", default="gi-tract-small")

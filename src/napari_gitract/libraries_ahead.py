@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 __all__ = ["bring_ahead"]
@@ -43,7 +44,7 @@ def bring_ahead(package: str) -> None:
     folder = Path(found.origin).parent
     if package == "torch" and sys.platform == "linux":
         _map_torch(folder / "lib")
-    for path in [path for pattern in _READ[package] for path in folder.glob(pattern)]:
+    for path in chain.from_iterable(map(folder.glob, _READ[package])):
         with suppress(OSError), path.open("rb", buffering=0) as file:
             while file.read(_CHUNK):
                 pass

@@ -181,6 +181,6 @@ class DeviceChoice(Menu):
     @property
     def libraries(self) -> tuple[str, ...]:
         """What a job on it loads of the large libraries."""
-        from gitract.remote.addresses import PREFIX
+        from gitract.remote.addresses import is_server
 
-        return () if self.device.startswith(PREFIX) else ("torch",)
+        return () if is_server(self.device) else ("torch",)

@@ -14,7 +14,7 @@ from torch import nn
 from gitract.corrections import Corrections, CorrectionStore
 from gitract.errors import InputError
 from gitract.fine_tune.answers import WholeAnswer, answers_at, whole_answer
-from gitract.fine_tune.pages import ReviewedScan, ScanPage, reviewed_scan
+from gitract.fine_tune.pages import ReplayPage, ReviewedScan, ScanPage, reviewed_scan
 from gitract.fine_tune.parts import Place
 from gitract.fine_tune.replay import Replay, replay_of
 from gitract.fine_tune.scores import Answers
@@ -194,13 +194,7 @@ def lesson_of(
     scans = [reviewed_scan(one, organs, config.preparation) for one in placed]
     past = [reviewed_scan(one, organs, config.preparation) for one in earlier]
     replayed = replay_of(replay, config, before, old_organs, home, report)
-    shown = [one.shows_an_organ for one in (*scans, *past)]
-    if not any(shown + [page.shows_an_organ for page in replayed.pages]):
-        slices = sum(len(scan.slices) for scan in scans)
-        raise InputError(  # from such slices alone it would learn to draw nothing at all
-            f"None of the reviewed slices ({slices}) has a contour of a reviewed organ: review one "
-            "that shows an organ."
-        )
+    _check_shown(scans, [*scans, *past, *replayed.pages])
     answers = []
     for scan in scans:
         report(Progress(0, 0, f"Looking at {scan.corrections.scan.name} as it is drawn now"))
@@ -216,6 +210,16 @@ def lesson_of(
         settings=settings,
         device=device,
     )
+
+
+def _check_shown(scans: list[ReviewedScan], pages: list[ReviewedScan | ReplayPage]) -> None:
+    """Something that takes part shows an organ: else it would learn to draw nothing at all."""
+    if not any(page.shows_an_organ for page in pages):
+        slices = sum(len(scan.slices) for scan in scans)
+        raise InputError(
+            f"None of the reviewed slices ({slices}) has a contour of a reviewed organ: review one "
+            "that shows an organ."
+        )
 
 
 def _checked(corrections: Corrections) -> Corrections:

@@ -17,6 +17,7 @@ __all__ = [
     "PREFIX",
     "Address",
     "forget_address",
+    "is_server",
     "known_addresses",
     "server_devices",
     "set_address",
@@ -62,6 +63,11 @@ def known_addresses(home: Path | None = None) -> dict[str, Address]:
 def server_devices(home: Path | None = None) -> list[str]:
     """The servers as devices to choose from."""
     return [PREFIX + name for name in known_addresses(home)]
+
+
+def is_server(device: str) -> bool:
+    """Whether a device is a server, not one of this machine."""
+    return device.startswith(PREFIX)
 
 
 def set_address(name: str, address: Address, home: Path | None = None) -> None:

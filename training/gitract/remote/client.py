@@ -18,7 +18,7 @@ from gitract.decision import Decision
 from gitract.errors import Cancelled, InputError, Stopped
 from gitract.model_config import WEIGHTS_FILE, ModelConfig, read_model_config
 from gitract.progress import Progress, Report, silent
-from gitract.remote.addresses import PREFIX, Address, known_addresses
+from gitract.remote.addresses import PREFIX, Address, is_server, known_addresses
 from gitract.remote.wire import packed, unpacked
 from gitract.scan import Scan, Segmentation
 from gitract.views import Views
@@ -295,7 +295,7 @@ def open_segmenter(
         As of `Segmenter`; or the server is unknown, does not answer, or is given several
         models.
     """
-    if not device.startswith(PREFIX):
+    if not is_server(device):
         from gitract.predict import Segmenter
 
         return Segmenter(model, device=device, decision=decision, views=views)
@@ -325,7 +325,7 @@ def fine_tune_on(
         As there; or the server is unknown or does not answer, or a replay folder is given,
         which would have to be on the server.
     """
-    if not device.startswith(PREFIX):
+    if not is_server(device):
         from gitract.fine_tune import fine_tune
 
         return fine_tune(
