@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from driving import wait
 from gitract import contour_checks
 from gitract.organs import Organ, organ_named
 from gitract.scan import Scan, Segmentation
@@ -65,11 +66,7 @@ def checked(checks, layer, qtbot):
 def look_through(checks, layer, qtbot):
     checks.show_layer(layer)
     qtbot.mouseClick(checks.check_button, Qt.MouseButton.LeftButton)
-    wait(checks, qtbot)
-
-
-def wait(checks, qtbot):
-    qtbot.waitUntil(lambda: not checks.busy)
+    wait(qtbot, checks)
 
 
 def texts(checks):
@@ -279,7 +276,7 @@ def test_contours_that_change_while_they_are_checked_give_a_list_that_is_out_of_
     assert gate.entered.wait(20)
     layer.paint((8, 30, 30), 1)
     gate.set()
-    wait(checks, qtbot)
+    wait(qtbot, checks)
     assert checks.findings
     assert checks.summary.text() == CHANGED
     assert checks.check_button.isEnabled()
@@ -291,7 +288,7 @@ def test_what_was_found_in_another_layer_is_never_shown(viewer, checks, layer, g
     assert gate.entered.wait(20)
     checks.show_layer(add_labels(viewer))
     gate.set()
-    wait(checks, qtbot)
+    wait(qtbot, checks)
     qtbot.waitUntil(checks.check_button.isEnabled)
     assert checks.findings == ()
     assert checks.summary.text() == NOT_YET

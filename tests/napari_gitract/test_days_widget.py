@@ -8,6 +8,7 @@ import pytest
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer
 
+from driving import wait
 from gitract import days
 from gitract.errors import Cancelled
 from gitract.organs import ORGANS
@@ -66,10 +67,6 @@ def both(viewer, patient):
     for name in (FIRST, TODAY):
         open_day(viewer, patient, name)
     return docked(viewer)
-
-
-def wait(qtbot, widget):
-    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def state(layer):

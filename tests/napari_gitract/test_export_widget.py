@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from dicom_phantoms import PATIENT, write_classic_series
+from driving import wait
 from gitract.export_preview import FORMATS
 from gitract.io import read_scan, read_segmentation
 from gitract.organs import KNOWN_ORGANS
@@ -75,10 +76,6 @@ def docked(viewer) -> Export:
 
 def looked(qtbot, widget) -> None:
     qtbot.waitUntil(lambda: widget.preview is not None)
-
-
-def wait(qtbot, widget) -> None:
-    qtbot.waitUntil(lambda: not widget.busy)
 
 
 def click(qtbot, button) -> None:

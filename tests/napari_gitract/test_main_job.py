@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
 
+from driving import click
 from napari_gitract.workspace import go_to_slice
 from phantoms import abdomen_phantom, write_competition_day
 
@@ -14,10 +14,6 @@ def open_widget(viewer, name):
 
 def wait(qtbot, widget):
     qtbot.waitUntil(lambda: not widget.busy, timeout=300_000)
-
-
-def click(qtbot, button):
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 def loaded(viewer, qtbot, folder):

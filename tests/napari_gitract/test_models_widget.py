@@ -12,6 +12,7 @@ import pytest
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication, QInputDialog
 
+from driving import click, wait
 from gitract.change import GAINED, LOST
 from gitract.errors import InputError
 from gitract.model_store import ModelStore
@@ -33,14 +34,6 @@ CARD = "# Clinic\n\nKnows **our** scanner.\n\n| organ | Dice |\n|---|---|\n| sto
 def _own_settings(monkeypatch):
     """Keep the settings in the test's own home, where napari keeps the user's."""
     monkeypatch.setattr("napari_gitract.settings._of_napari", lambda: None)
-
-
-def wait(qtbot, widget):
-    qtbot.waitUntil(lambda: not widget.busy)
-
-
-def click(qtbot, button):
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QLabel
 
+from driving import click
 from gitract.baseline import slice_digests
 from gitract.organs import IGNORE
 from gitract.scan import Segmentation
@@ -72,10 +73,6 @@ def only(**where):
         for index in slices:
             told[index] = state
     return told
-
-
-def click(qtbot, button):
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 def at(review, index):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from driving import wait
 from gitract.phantom import abdomen, write_day
 from napari_gitract.layers import scan_to_layer
 from napari_gitract.opening import open_widget
@@ -16,11 +17,6 @@ from phantoms import abdomen_phantom, write_competition_day
 def add(viewer, scan, name):
     voxels, attributes, _ = scan_to_layer(scan)
     return viewer.add_image(voxels, **{**attributes, "name": name})
-
-
-def wait(qtbot, widget):
-    # The first job loads torch, which takes half a minute on a busy machine.
-    qtbot.waitUntil(lambda: not widget.busy)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QFileDialog
 
+from driving import click, wait
 from gitract.decision import TIDY
 from gitract.errors import InputError
 from gitract.home import default_home
@@ -31,14 +32,6 @@ def image(viewer, scan):
 
 def open_widget(viewer, name):
     return viewer.window.add_plugin_dock_widget("napari-gitract", name)[1]
-
-
-def wait(qtbot, widget):
-    qtbot.waitUntil(lambda: not widget.busy)
-
-
-def click(qtbot, button):
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 @pytest.fixture
